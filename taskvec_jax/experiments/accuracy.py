@@ -1,0 +1,162 @@
+"""Claim 6: accuracy of merged models by epochs of finetuning before merging.
+
+For one seed and regime: every task's own models, the merged models with
+coefficient 1/T and with the coefficient that validation data choose, and the
+multitask models, after each of the merged epochs and at convergence; the
+coefficients are all evaluated in one compiled program.
+"""
+
+from collections.abc import Mapping
+from collections.abc import Sequence
+
+import jax
+from jax import lax
+import numpy as np
+
+from taskvec_jax.experiments import epochs as epochs_lib
+from taskvec_jax.experiments import setting as setting_lib
+from taskvec_jax.gradients import full_batch
+from taskvec_jax.gradients import losses
+from taskvec_jax.report import results as results_lib
+from taskvec_jax.task_vectors import arithmetic
+from taskvec_jax.typing import Params
+
+
+def base_accuracy(
+    setting: setting_lib.Setting, *, seed: int
+) -> results_lib.Accuracy:
+  """Returns the test accuracy of `theta_0` with the frozen heads."""
+  return results_lib.Accuracy(
+      seed=seed,
+      regime='',
+      model='base',
+      epochs=None,
+      converged=False,
+      alpha_rule='',
+      alpha=None,
+      accuracy=_test(setting, dict.fromkeys(setting.data, setting.base_params)),
+  )
+
+
+def accuracy_by_epochs(
+    setting: setting_lib.Setting,
+    runs: Mapping[str, epochs_lib.Run],
+    *,
+    seed: int,
+    regime: str,
+    merge_epochs: Sequence[int],
+    alphas: Sequence[float],
+) -> list[results_lib.Accuracy]:
+  """Returns the rows of one seed and regime.
+
+  Args:
+    setting: of the seed.
+    runs: the finished run of each task, and of 'multitask'.
+    seed: for the rows.
+    regime: for the rows.
+    merge_epochs: after each of these all models are compared, and converged.
+    alphas: coefficients to choose from; 1/T is always among them.
+  """
+  rows = []
+
+  def add(model, epochs, accuracy, alpha_rule='', alpha=None):
+    rows.append(
+        results_lib.Accuracy(
+            seed=seed,
+            regime=regime,
+            model=model,
+            epochs=epochs,
+            converged=epochs is None,
+            alpha_rule=alpha_rule,
+            alpha=alpha,
+            accuracy=accuracy,
+        )
+    )
+
+  uniform = 1 / len(setting.data)
+  candidates = sorted({uniform, *alphas})
+  for epochs in [*merge_epochs, None]:
+    params = {name: _params(run, epochs) for name, run in runs.items()}
+    multitask_params = params.pop(epochs_lib.MULTITASK)
+    add('finetuned', epochs, _test(setting, params))
+    add(
+        'multitask',
+        epochs,
+        _test(setting, dict.fromkeys(params, multitask_params)),
+    )
+    total = arithmetic.weighted_sum(
+        {
+            name: arithmetic.task_vector(p, setting.base_params)
+            for name, p in params.items()
+        },
+        dict.fromkeys(params, 1.0),
+    )
+    chosen = choose_alpha(setting, total, candidates)
+    for rule, alpha in (('1/T', uniform), ('validation', chosen)):
+      merged_params = arithmetic.merge(
+          setting.base_params, {'sum': total}, {'sum': alpha}
+      )
+      accuracy = _test(setting, dict.fromkeys(params, merged_params))
+      add('merged', epochs, accuracy, rule, alpha)
+  return rows
+
+
+def choose_alpha(
+    setting: setting_lib.Setting, total: Params, alphas: Sequence[float]
+) -> float:
+  """Returns the coefficient with the best mean accuracy on validation data.
+
+  Args:
+    setting: gives the base, the heads and the validation examples.
+    total: `sum_t tau_t`.
+    alphas: the candidates, rising; of equals the smallest is taken.
+  """
+  mean = np.zeros(len(alphas))
+  candidates = np.asarray(alphas, np.float32)
+  for name, data in setting.data.items():
+    score_fn = jax.tree_util.Partial(
+        _scores, jax.tree_util.Partial(
+            losses.score_sum_fn(setting.module), setting.heads[name]
+        )
+    )
+    _, correct = full_batch.exact_mean(
+        score_fn,
+        (setting.base_params, total, candidates),
+        setting_lib.batches(setting, data.validation),
+        data.validation.num_examples,
+    )
+    mean += np.asarray(correct, np.float64) / len(setting.data)
+  return float(alphas[int(np.argmax(mean))])
+
+
+def _scores(score_sum, operands, batch):
+  base_params, total, alphas = operands
+
+  def one(alpha):
+    params = jax.tree.map(lambda b, t: b + alpha * t, base_params, total)
+    return score_sum(params, batch)
+
+  return lax.map(one, alphas)
+
+
+def _params(run: epochs_lib.Run, epochs: int | None) -> Params:
+  return run.converged if epochs is None else run.snapshots[epochs]
+
+
+def _test(
+    setting: setting_lib.Setting, params: Mapping[str, Params]
+) -> dict[str, float]:
+  """Returns each task's test accuracy under its own entry of `params`."""
+  out = {}
+  for name, data in setting.data.items():
+    score_sum = jax.tree_util.Partial(
+        losses.score_sum_fn(setting.module), setting.heads[name]
+    )
+    _, correct = full_batch.exact_mean(
+        score_sum,
+        params[name],
+        setting_lib.batches(setting, data.test),
+        data.test.num_examples,
+    )
+    out[name] = float(correct)
+  return out

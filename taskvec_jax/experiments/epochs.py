@@ -1,0 +1,377 @@
+"""Finetuning runs to convergence, measured epoch by epoch. Theory section 5.
+
+A run is one seed, one regime and one task, or all tasks together
+('multitask'). The exact regime is full-batch descent, one step an epoch; the
+empirical regime is mini-batches with an Optax rule. It ends when the
+validation loss has not been better for `patience` epochs, or at a cap; its
+converged model is the one with the lowest validation loss. Parameters are kept
+after the epochs that are merged later.
+
+A run that was killed goes on from its last checkpoint and ends with the same
+numbers: all that later epochs need is in the checkpoint.
+"""
+
+from collections.abc import Callable
+from collections.abc import Iterator
+import dataclasses
+import functools
+import pathlib
+import time
+from typing import Any
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from optax import tree
+import tqdm
+
+from taskvec_jax import checkpoints
+from taskvec_jax.experiments import config as config_lib
+from taskvec_jax.experiments import setting as setting_lib
+from taskvec_jax.experiments import workdir as workdir_lib
+from taskvec_jax.finetuning import gradient_descent
+from taskvec_jax.finetuning import minibatch
+from taskvec_jax.finetuning import multitask
+from taskvec_jax.gradients import full_batch
+from taskvec_jax.gradients import losses
+from taskvec_jax.report import results as results_lib
+from taskvec_jax.typing import Params
+
+MULTITASK = 'multitask'
+
+
+class Run(NamedTuple):
+  """A finished run."""
+
+  finetuning: results_lib.Finetuning
+  snapshots: dict[int, Params]  # after the epochs that are merged
+  converged: Params
+
+
+class Step(NamedTuple):
+  """What one epoch gives: the state to go on from, its parameters, its loss."""
+
+  state: dict[str, Any]  # a tree that a checkpoint can hold
+  params: Params
+  loss: float
+
+
+# From a state (None: the base) to the epochs after it.
+StepsFn = Callable[[dict[str, Any] | None, int], Iterator[Step]]
+
+
+class Plan(NamedTuple):
+  """The numbers of a run."""
+
+  seed: int
+  regime: str
+  task: str
+  max_epochs: int
+  patience: int
+  merge_epochs: tuple[int, ...]
+  checkpoint_seconds: float
+
+
+def exact_steps(setting: setting_lib.Setting, task: str, eta: float) -> StepsFn:
+  """Returns full-batch descent on a task, or on the multitask objective."""
+  fns = setting_lib.value_and_grad_fns(setting)
+  fn = (
+      multitask.multitask_value_and_grad(fns, setting.scaling)
+      if task == MULTITASK
+      else fns[task]
+  )
+
+  def steps(state, num_done):
+    params = setting.base_params if state is None else state['params']
+    # No end: who asks decides when to stop.
+    for params, info in gradient_descent.trajectory(
+        params,
+        fn,
+        learning_rate=eta,
+        num_epochs=np.iinfo(np.int32).max,
+        num_done=num_done,
+    ):
+      yield Step({'params': params}, params, info.loss)
+
+  return steps
+
+
+def empirical_steps(
+    setting: setting_lib.Setting,
+    task: str,
+    empirical: config_lib.Empirical,
+    seed: int,
+) -> StepsFn:
+  """Returns mini-batch training on a task, or on a batch of each at a time.
+
+  The multitask epoch is as long as that of the largest task; smaller tasks
+  start again within it.
+  """
+  names = list(setting.scaling) if task == MULTITASK else [task]
+  examples = {n: setting.data[n].train for n in names}
+  num_examples = max(len(e.labels) for e in examples.values())
+  batch_size = min(empirical.batch_size, num_examples)
+  loss_fn = jax.tree_util.Partial(
+      losses.indexed_value_and_grad_fn(setting.module),
+      {n: setting.heads[n] for n in names},
+      {n: (e.inputs, e.labels) for n, e in examples.items()},
+      {n: setting.scaling[n] if task == MULTITASK else 1.0 for n in names},
+  )
+  num_steps = empirical.max_epochs * (num_examples // batch_size)
+  optimizer = _optimizer(
+      *dataclasses.astuple(empirical),
+      # Only a cosine needs to know the length of the run.
+      num_steps=num_steps if empirical.cosine else 1,
+  )
+
+  def steps(state, num_done):
+    base = setting.base_params
+    structure = jax.tree.structure(optimizer.init(base))
+    start = None
+    if state is not None:
+      leaves = [jnp.asarray(leaf) for _, leaf in sorted(state['opt'].items())]
+      start = minibatch.MinibatchState(
+          num_done,
+          jax.tree.map(jnp.asarray, state['params']),
+          jax.tree.unflatten(structure, leaves),
+      )
+    for done, info in minibatch.epochs(
+        base,
+        loss_fn,
+        optimizer,
+        num_examples=num_examples,
+        batch_size=batch_size,
+        num_epochs=empirical.max_epochs,
+        seed=seed,
+        state=start,
+    ):
+      opt = {
+          f'{i:04d}': leaf
+          for i, leaf in enumerate(jax.tree.leaves(done.opt_state))
+      }
+      state = {'params': done.params, 'opt': opt}
+      yield Step(state, done.params, float(info.losses.mean()))
+
+  return steps
+
+
+# One rule a run of the program: compiled epochs are looked up by it.
+@functools.cache
+def _optimizer(*fields, num_steps: int):
+  return config_lib.empirical_optimizer(
+      config_lib.Empirical(*fields), num_steps=num_steps
+  )
+
+
+def base_gradient(setting: setting_lib.Setting, task: str) -> Params:
+  """Returns the full-batch gradient at `theta_0` of a run's objective."""
+  fns = setting_lib.value_and_grad_fns(setting)
+  if task == MULTITASK:
+    fn = multitask.multitask_value_and_grad(fns, setting.scaling)
+  else:
+    fn = fns[task]
+  return fn(setting.base_params)[1]
+
+
+def validation_loss_fn(
+    setting: setting_lib.Setting, task: str
+) -> Callable[[Params], float]:
+  """Returns the validation loss, the scaled sum over tasks for 'multitask'."""
+  names = list(setting.scaling) if task == MULTITASK else [task]
+  weights = {n: setting.scaling[n] if task == MULTITASK else 1.0 for n in names}
+  split = {
+      n: (
+          setting_lib.loss_sum(setting, n),
+          full_batch.place(
+              setting_lib.batches(setting, setting.data[n].validation)
+          ),
+          setting.data[n].validation.num_examples,
+      )
+      for n in names
+  }
+
+  def validation_loss(params: Params) -> float:
+    return sum(
+        weights[n] * float(full_batch.exact_mean(fn, params, batches, number))
+        for n, (fn, batches, number) in split.items()
+    )
+
+  return validation_loss
+
+
+def run_to_convergence(
+    base_params: Params,
+    steps_fn: StepsFn,
+    validation_loss: Callable[[Params], float],
+    base_gradient: Params,
+    plan: Plan,
+    workdir: pathlib.Path,
+    metrics: workdir_lib.Metrics,
+) -> Run:
+  """Returns the run of `plan`, going on from its last checkpoint if there is.
+
+  Args:
+    base_params: `theta_0`.
+    steps_fn: gives the epochs after a state.
+    validation_loss: of parameters.
+    base_gradient: the objective's gradient at `theta_0`.
+    plan: the numbers.
+    workdir: the work folder.
+    metrics: gets one line an epoch.
+
+  Raises:
+    FloatingPointError: the loss became NaN or infinite; names the task.
+  """
+  which = {'seed': plan.seed, 'regime': plan.regime, 'task': plan.task}
+  folder = (
+      workdir / 'checkpoints' / f'seed{plan.seed}' / plan.regime / plan.task
+  )
+  stored = checkpoints.restore_latest(folder)
+  if stored is None:
+    saved = {'snapshots': {}, 'best': base_params}
+    record = _new_record()
+  else:
+    saved, record = stored.tree, stored.record
+  if not record['done']:
+    metrics.rewind(which, record['epoch'])
+    _run_epochs(
+        saved,
+        record,
+        base_params,
+        steps_fn,
+        validation_loss,
+        plan,
+        folder,
+        metrics,
+    )
+  return _finish(saved, record, base_params, base_gradient, plan)
+
+
+def _new_record() -> dict[str, Any]:
+  return {
+      'epoch': 0,
+      'done': False,
+      'best_epoch': 0,
+      'best_loss': None,
+      'hit_cap': False,
+      'losses': [],
+      'validation_losses': [],
+      'update_norms': [],
+      'cos_update_first': [],
+  }
+
+
+def _run_epochs(
+    saved,
+    record,
+    base_params,
+    steps_fn,
+    validation_loss,
+    plan: Plan,
+    folder,
+    metrics,
+):
+  """Runs the epochs that are left, into `saved` and `record`."""
+  num_done = record['epoch']
+  state = saved.get('state')
+  params = base_params if state is None else state['params']
+  last_save = time.monotonic()
+  bar = tqdm.tqdm(
+      desc=f'seed {plan.seed} {plan.regime} {plan.task}',
+      initial=num_done,
+      total=plan.max_epochs,
+      unit='epoch',
+      disable=None,
+      leave=False,
+  )
+  steps = steps_fn(state, num_done)
+  while not record['done']:
+    previous = params
+    try:
+      state, params, loss = next(steps)
+    except FloatingPointError as error:
+      raise FloatingPointError(
+          f'Task {plan.task}, seed {plan.seed}, {plan.regime} regime: {error}.'
+          f' What was computed before is kept in {folder.parents[3]}.'
+      ) from error
+    epoch = record['epoch'] + 1
+    first = params if epoch == 1 else saved['snapshots']['1']
+    norm, cosine = _update(params, previous, first, base_params)
+    value = validation_loss(params)
+    record['epoch'] = epoch
+    record['losses'].append(loss)
+    record['validation_losses'].append(value)
+    record['update_norms'].append(float(norm))
+    record['cos_update_first'].append(float(cosine))
+    if record['best_loss'] is None or value < record['best_loss']:
+      record['best_loss'], record['best_epoch'] = value, epoch
+      saved['best'] = params
+    if epoch in plan.merge_epochs:
+      saved['snapshots'][str(epoch)] = params
+    converged = epoch - record['best_epoch'] >= plan.patience
+    enough = epoch >= plan.merge_epochs[-1]
+    record['hit_cap'] = not converged and epoch >= plan.max_epochs
+    record['done'] = (converged and enough) or epoch >= plan.max_epochs
+    metrics.append({
+        'seed': plan.seed,
+        'regime': plan.regime,
+        'task': plan.task,
+        'epoch': epoch,
+        'loss': loss,
+        'validation_loss': value,
+        'update_norm': float(norm),
+    })
+    saved['state'] = state
+    if record['done']:
+      del saved['state']
+    due = time.monotonic() - last_save >= plan.checkpoint_seconds
+    if workdir_lib.is_writer() and (record['done'] or due):
+      checkpoints.save(folder, epoch, saved, record)
+      last_save = time.monotonic()
+    bar.update()
+  bar.close()
+
+
+def _finish(saved, record, base_params, base_gradient, plan: Plan) -> Run:
+  """Returns the run with what only its end tells."""
+  converged = record['best_epoch']
+  snapshots = {int(e): params for e, params in saved['snapshots'].items()}
+  path = {**snapshots, converged: saved['best']}
+  epochs = [e for e in sorted(path) if e <= converged]
+  vectors = {e: tree.sub(path[e], base_params) for e in {1, *epochs}}
+  first, last = vectors[1], vectors[converged]
+  updates = record['update_norms'][:converged]
+  return Run(
+      results_lib.Finetuning(
+          seed=plan.seed,
+          regime=plan.regime,
+          task=plan.task,
+          losses=record['losses'],
+          validation_losses=record['validation_losses'],
+          update_norms=record['update_norms'],
+          path_shares=[norm / sum(updates) for norm in updates],
+          cos_update_first=record['cos_update_first'],
+          cos_gradient=-_cosine(first, base_gradient),
+          snapshot_epochs=epochs,
+          cos_tau_first=[_cosine(vectors[e], first) for e in epochs],
+          cos_tau_last=[_cosine(vectors[e], last) for e in epochs],
+          tau_norms=[float(tree.norm(vectors[e])) for e in epochs],
+          converged_epoch=converged,
+          hit_cap=record['hit_cap'],
+      ),
+      snapshots,
+      saved['best'],
+  )
+
+
+@jax.jit
+def _update(params, previous, first, base_params):
+  """Returns |delta^(e)| and cos(delta^(e), delta^(1))."""
+  delta, delta_1 = tree.sub(params, previous), tree.sub(first, base_params)
+  norm = tree.norm(delta)
+  return norm, tree.vdot(delta, delta_1) / (norm * tree.norm(delta_1))
+
+
+def _cosine(a: Params, b: Params) -> float:
+  return float(tree.vdot(a, b) / (tree.norm(a) * tree.norm(b)))

@@ -1,0 +1,231 @@
+"""The base model theta_0 of the packaged setting: pretrained on glyphs.
+
+An encoder and a throw-away linear head learn to name rendered glyphs
+(tasks/glyphs.py) by AdamW with a warm-up and a cosine; the head is dropped.
+One epoch is one compiled `scan` over a seeded permutation.
+
+The result is kept in a cache folder, $TASKVEC_JAX_CACHE or
+~/.cache/taskvec_jax, under a name made of all that it depends on: the module,
+the numbers, the seed, the versions of JAX, Flax and Optax, the kind of device,
+and the text of the files that draw and train. A second run starts at once; a
+change of any of them trains anew. Files appear whole or not at all.
+
+Cost: a pass over `num_images` an epoch, and the images in memory as float32.
+"""
+
+import hashlib
+import logging
+import os
+import pathlib
+import tempfile
+import zipfile
+
+import flax
+from flax import linen as nn
+from flax import traverse_util
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import tqdm
+
+from taskvec_jax.models import encoders
+from taskvec_jax.models import heads
+from taskvec_jax.tasks import glyphs
+from taskvec_jax.tasks import preprocessing
+from taskvec_jax.typing import Params
+
+_WEIGHT_DECAY = 1e-4
+_WARMUP = 0.1  # share of the steps
+
+
+def pretrain(
+    module: nn.Module,
+    *,
+    seed: int,
+    num_images: int,
+    num_epochs: int,
+    batch_size: int,
+    learning_rate: float,
+    image_size: int = 28,
+    num_channels: int = 1,
+    cache_dir: str | os.PathLike[str] | None = None,
+) -> Params:
+  """Returns base parameters, from the cache if they were made before.
+
+  Args:
+    module: the encoder.
+    seed: of the initial parameters, the glyphs and their order.
+    num_images: glyphs drawn once, seen every epoch.
+    num_epochs: passes over them.
+    batch_size: images a step; what is left over at an epoch's end is dropped.
+    learning_rate: AdamW's at its peak.
+    image_size: side of the encoder's input in pixels.
+    num_channels: 1 for grey, 3 for colour.
+    cache_dir: the cache folder; None for the default.
+
+  Raises:
+    ValueError: if a number makes no sense.
+    FloatingPointError: if the loss became NaN or infinite.
+  """
+  if not 1 <= batch_size <= num_images:
+    raise ValueError(
+        f'Pretraining needs batches of 1 to num_images = {num_images} images,'
+        f' but batch_size is {batch_size}.'
+    )
+  if num_epochs < 1 or not learning_rate > 0:
+    raise ValueError(
+        f'Pretraining needs at least one epoch and a positive learning rate,'
+        f' but has {num_epochs} and {learning_rate}.'
+    )
+  numbers = dict(
+      seed=seed,
+      num_images=num_images,
+      num_epochs=num_epochs,
+      batch_size=batch_size,
+      learning_rate=learning_rate,
+      image_size=image_size,
+      num_channels=num_channels,
+  )
+  path = _cache_path(module, numbers, cache_dir)
+  params = _load(path)
+  if params is None:
+    params = _train(module, **numbers)
+    _save(path, params)
+  return params
+
+
+def _train(
+    module: nn.Module,
+    *,
+    seed: int,
+    num_images: int,
+    num_epochs: int,
+    batch_size: int,
+    learning_rate: float,
+    image_size: int,
+    num_channels: int,
+) -> Params:
+  """Trains the encoder and a throw-away head; returns the encoder's part."""
+  examples = glyphs.glyphs(seed, num_images=num_images, image_size=image_size)
+  inputs = preprocessing.preprocess(
+      examples.images, image_size=image_size, num_channels=num_channels
+  )
+  encoder_key, head_key = jax.random.split(jax.random.key(seed))
+  encoder = encoders.init(module, encoder_key, inputs[:1])
+  features = jax.eval_shape(
+      lambda params: encoders.encode(module, params, inputs[:1]), encoder
+  )
+  num_features, num_classes = features.shape[-1], glyphs.num_classes()
+  kernel = jax.random.normal(head_key, (num_features, num_classes))
+  head = heads.Head(kernel / num_features**0.5, jnp.zeros(num_classes))
+  params = {'encoder': encoder, 'head': head}
+
+  steps_per_epoch = num_images // batch_size
+  num_steps = num_epochs * steps_per_epoch
+  schedule = optax.warmup_cosine_decay_schedule(
+      0.0, learning_rate, max(1, int(_WARMUP * num_steps)), max(2, num_steps)
+  )
+  optimizer = optax.adamw(schedule, weight_decay=_WEIGHT_DECAY)
+
+  def loss(params, batch_inputs, batch_labels):
+    features = encoders.encode(module, params['encoder'], batch_inputs)
+    logits = heads.logits(params['head'], features)
+    losses = optax.losses.softmax_cross_entropy_with_integer_labels(
+        logits, batch_labels
+    )
+    hits = jnp.argmax(logits, axis=1) == batch_labels
+    return jnp.mean(losses), jnp.mean(hits)
+
+  # The images are an argument: as constants they would be compiled in.
+  @jax.jit
+  def epoch(params, opt_state, inputs, labels, order):
+    def step(carry, indices):
+      params, opt_state = carry
+      (value, accuracy), grad = jax.value_and_grad(loss, has_aux=True)(
+          params, inputs[indices], labels[indices]
+      )
+      updates, opt_state = optimizer.update(grad, opt_state, params)
+      return (optax.apply_updates(params, updates), opt_state), (
+          value,
+          accuracy,
+      )
+
+    (params, opt_state), measured = jax.lax.scan(
+        step, (params, opt_state), order
+    )
+    return params, opt_state, *jax.tree.map(jnp.mean, measured)
+
+  device_inputs, labels = jnp.asarray(inputs), jnp.asarray(examples.labels)
+  opt_state = optimizer.init(params)
+  rng = np.random.default_rng(seed)
+  progress = tqdm.tqdm(
+      range(num_epochs), desc=f'pretraining, seed {seed}', disable=None
+  )
+  for epoch_index in progress:
+    order = rng.permutation(num_images)[: steps_per_epoch * batch_size]
+    params, opt_state, value, accuracy = epoch(
+        params,
+        opt_state,
+        device_inputs,
+        labels,
+        order.reshape(steps_per_epoch, batch_size),
+    )
+    if not np.isfinite(value):
+      raise FloatingPointError(
+          f'The pretraining loss became {value} in epoch {epoch_index + 1};'
+          f' lower the learning rate of {learning_rate}.'
+      )
+    progress.set_postfix(loss=f'{value:.2f}', accuracy=f'{accuracy:.3f}')
+  return params['encoder']
+
+
+def _cache_path(
+    module: nn.Module,
+    numbers: dict[str, float],
+    cache_dir: str | os.PathLike[str] | None,
+) -> pathlib.Path:
+  """Returns the file whose name says all that the parameters depend on."""
+  sources = [
+      pathlib.Path(file).read_text(encoding='utf-8')
+      for file in (glyphs.__file__, preprocessing.__file__, __file__)
+  ]
+  versions = [jax.__version__, flax.__version__, optax.__version__]
+  text = repr((module, numbers, versions, jax.default_backend(), sources))
+  digest = hashlib.sha256(text.encode()).hexdigest()[:24]
+  default = pathlib.Path.home() / '.cache' / 'taskvec_jax'
+  folder = cache_dir or os.environ.get('TASKVEC_JAX_CACHE') or default
+  return pathlib.Path(folder) / f'pretrained_{digest}.npz'
+
+
+def _load(path: pathlib.Path) -> Params | None:
+  """Returns the parameters in `path`; None if there are none to be read."""
+  if not path.exists():
+    return None
+  try:
+    with np.load(path, allow_pickle=False) as archive:
+      flat = {name: jnp.asarray(archive[name]) for name in archive.files}
+    return traverse_util.unflatten_dict(flat, sep='/')
+  except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+    logging.warning(
+        'The pretrained parameters in %s cannot be read (%s); they are made'
+        ' again.',
+        path,
+        error,
+    )
+    return None
+
+
+def _save(path: pathlib.Path, params: Params) -> None:
+  """Writes the parameters beside `path`, then moves them there in one step."""
+  flat = traverse_util.flatten_dict(params, sep='/')
+  try:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(
+        dir=path.parent, suffix='.tmp', delete=False
+    ) as file:
+      np.savez(file, **{name: np.asarray(leaf) for name, leaf in flat.items()})
+    os.replace(file.name, path)
+  except OSError as error:
+    # The run has what it needs; only the next one starts from nothing.
+    logging.warning('The pretrained parameters are not kept: %s.', error)

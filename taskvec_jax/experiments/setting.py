@@ -1,0 +1,252 @@
+"""A run's tasks and base model, ready for the machine.
+
+From a config and a seed: the tasks' arrays (each process its own slice), the
+pretrained base parameters theta_0, one frozen head a task, and from those the
+functions that the theory is about: `value_and_grad_fns` and
+`grad_and_hvp_fns`, exact over all training examples of a task.
+
+The seed changes pretraining, the examples the heads are fitted on and the
+order of mini-batches; the splits stay.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+from typing import NamedTuple
+
+from flax import linen as nn
+import jax
+import numpy as np
+
+from taskvec_jax.experiments import config as config_lib
+from taskvec_jax.experiments import pretraining
+from taskvec_jax.gradients import full_batch
+from taskvec_jax.gradients import losses
+from taskvec_jax.models import encoders
+from taskvec_jax.models import heads
+from taskvec_jax.task_vectors import arithmetic
+from taskvec_jax.tasks import batching
+from taskvec_jax.tasks import load
+from taskvec_jax.tasks import preprocessing
+from taskvec_jax.tasks import task as task_lib
+from taskvec_jax.typing import GradAndHvpFn
+from taskvec_jax.typing import Params
+from taskvec_jax.typing import ValueAndGradFn
+
+
+class Arrays(NamedTuple):
+  """Preprocessed examples of one split: this process's slice of them."""
+
+  inputs: np.ndarray  # [n, H, W, C] of num_examples in all
+  labels: np.ndarray  # int32 [n]
+  num_examples: int  # over all processes
+
+
+class Data(NamedTuple):
+  """One task's splits."""
+
+  train: Arrays
+  validation: Arrays
+  test: Arrays
+  num_classes: int
+
+
+class Setting(NamedTuple):
+  """All that an experiment works on."""
+
+  module: nn.Module
+  base_params: Params  # theta_0
+  heads: dict[str, heads.Head]
+  data: dict[str, Data]
+  scaling: dict[str, float]  # alpha_t
+  batch_size: int  # examples a device and batch
+
+
+def load_tasks(config: config_lib.Config) -> dict[str, task_lib.Task]:
+  """Returns the tasks by name, cut to the config's sizes; splits are fixed."""
+  tasks = {}
+  for spec in config.tasks:
+    task = load.load_task(
+        spec, data_dir=config.data_dir or None, image_size=config.image_size
+    )
+    if task.name in tasks:
+      raise ValueError(
+          f'Two of config.tasks are called {task.name!r}; rename a folder so'
+          ' that every task has its own name.'
+      )
+    assert task.validation is not None  # load_task holds it out
+    tasks[task.name] = task._replace(
+        train=_at_most(task.train, config.max_train),
+        validation=_at_most(task.validation, config.max_evaluation),
+        test=_at_most(task.test, config.max_evaluation),
+    )
+  return tasks
+
+
+def build(
+    config: config_lib.Config,
+    tasks: Mapping[str, task_lib.Task],
+    *,
+    seed: int,
+) -> Setting:
+  """Returns the setting of one seed, pretraining the base if it must."""
+  module = config_lib.module(config)
+  base_params = pretraining.pretrain(
+      module,
+      seed=seed,
+      image_size=config.image_size,
+      num_channels=config.num_channels,
+      num_images=config.pretraining.num_images,
+      num_epochs=config.pretraining.num_epochs,
+      batch_size=config.pretraining.batch_size,
+      learning_rate=config.pretraining.learning_rate,
+  )
+  encode = jax.jit(lambda inputs: encoders.encode(module, base_params, inputs))
+  fitted = {}
+  for name, task in tasks.items():
+    few = task_lib.subsample(
+        task.train,
+        config.heads.examples_per_class * task.num_classes,
+        seed=seed,
+    )
+    fitted[name] = heads.linear_probe(
+        np.asarray(encode(_inputs(config, few))),
+        few.labels,
+        num_classes=task.num_classes,
+        regularization=config.heads.regularization,
+    )
+  return Setting(
+      module=module,
+      base_params=base_params,
+      heads=fitted,
+      data={name: _data(config, task) for name, task in tasks.items()},
+      scaling=arithmetic.uniform_scaling(tasks, config.alpha or None),
+      batch_size=config.batch_size,
+  )
+
+
+def limited(
+    setting: Setting,
+    config: config_lib.Config,
+    tasks: Mapping[str, task_lib.Task],
+    *,
+    num_examples: int,
+) -> Setting:
+  """Returns the setting with at most so many training examples; 0: all."""
+  if not num_examples:
+    return setting
+  return setting._replace(
+      data={
+          name: _data(
+              config, task._replace(train=_at_most(task.train, num_examples))
+          )
+          for name, task in tasks.items()
+      }
+  )
+
+
+def cast(setting: Setting, dtype: Any) -> Setting:
+  """Returns the setting in another float type, as NumPy arrays.
+
+  Float64 needs `jax.enable_x64` around every use of it.
+  """
+
+  def convert(leaf):
+    leaf = np.asarray(leaf)
+    return leaf.astype(dtype) if leaf.dtype.kind == 'f' else leaf
+
+  return setting._replace(
+      base_params=jax.tree.map(convert, setting.base_params),
+      heads=jax.tree.map(convert, setting.heads),
+      data={
+          name: Data(
+              *(
+                  arrays._replace(inputs=convert(arrays.inputs))
+                  for arrays in (task.train, task.validation, task.test)
+              ),
+              num_classes=task.num_classes,
+          )
+          for name, task in setting.data.items()
+      },
+  )
+
+
+def batches(setting: Setting, arrays: Arrays) -> batching.Batch:
+  """Returns a split's examples, cut and padded for this process's devices."""
+  _, num_processes = full_batch.process()
+  return batching.make_batches(
+      arrays.inputs,
+      arrays.labels,
+      # Small sets need no padding up to the full batch.
+      batch_size=min(setting.batch_size, max(arrays.num_examples, 1)),
+      num_shards=full_batch.num_devices(),
+      capacity=-(-arrays.num_examples // num_processes),
+  )
+
+
+def loss_sum(setting: Setting, task: str) -> jax.tree_util.Partial:
+  """Returns `(params, batch) -> summed loss` of one task."""
+  return jax.tree_util.Partial(
+      losses.loss_sum_fn(setting.module), setting.heads[task]
+  )
+
+
+def value_and_grad_fns(setting: Setting) -> dict[str, ValueAndGradFn]:
+  """Returns each task's exact `params -> (L_t, grad L_t)`."""
+  return {
+      name: full_batch.exact_value_and_grad(
+          loss_sum(setting, name),
+          batches(setting, data.train),
+          data.train.num_examples,
+      )
+      for name, data in setting.data.items()
+  }
+
+
+def grad_and_hvp_fns(setting: Setting) -> dict[str, GradAndHvpFn]:
+  """Returns each task's exact `(params, v) -> (grad L_t, H_t v)`."""
+  return {
+      name: full_batch.exact_gradient_and_hvp(
+          loss_sum(setting, name),
+          batches(setting, data.train),
+          data.train.num_examples,
+      )
+      for name, data in setting.data.items()
+  }
+
+
+def _at_most(
+    examples: task_lib.Examples, num_examples: int
+) -> task_lib.Examples:
+  if not num_examples:
+    return examples
+  return task_lib.subsample(examples, num_examples, seed=0)
+
+
+def _data(config: config_lib.Config, task: task_lib.Task) -> Data:
+  return Data(
+      train=_arrays(config, task.train),
+      validation=_arrays(config, task.validation),
+      test=_arrays(config, task.test),
+      num_classes=task.num_classes,
+  )
+
+
+def _arrays(
+    config: config_lib.Config, examples: task_lib.Examples | None
+) -> Arrays:
+  assert examples is not None
+  index, count = full_batch.process()
+  mine = task_lib.process_slice(
+      examples, process_index=index, process_count=count
+  )
+  return Arrays(_inputs(config, mine), mine.labels, len(examples.labels))
+
+
+def _inputs(
+    config: config_lib.Config, examples: task_lib.Examples
+) -> np.ndarray:
+  return preprocessing.preprocess(
+      examples.images,
+      image_size=config.image_size,
+      num_channels=config.num_channels,
+  )

@@ -1,0 +1,423 @@
+"""The main job: "On Task Vectors and Gradients" on real images, end to end.
+
+Config in; in the work folder `results.json`, figures and `report.html` out.
+The first seed carries the analysis (rates, response map, ladder); all seeds
+carry the equality and the accuracies. Finished parts and finetuning runs are
+kept, so the same command goes on where it was stopped.
+
+Source: Zhou et al., "On Task Vectors and Gradients", arXiv:2508.16082.
+"""
+
+from collections.abc import Mapping
+import functools
+import pathlib
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from optax import tree
+
+from taskvec_jax.experiments import accuracy
+from taskvec_jax.experiments import config as config_lib
+from taskvec_jax.experiments import epochs
+from taskvec_jax.experiments import equality
+from taskvec_jax.experiments import ladder
+from taskvec_jax.experiments import rates
+from taskvec_jax.experiments import response_map
+from taskvec_jax.experiments import setting as setting_lib
+from taskvec_jax.experiments import workdir as workdir_lib
+from taskvec_jax.report import page
+from taskvec_jax.report import results as results_lib
+from taskvec_jax.tasks import task as task_lib
+
+REGIMES = ('exact', 'empirical')
+
+
+class _Job(NamedTuple):
+  """What every part needs."""
+
+  config: config_lib.Config
+  tasks: Mapping[str, task_lib.Task]
+  folder: pathlib.Path
+  setting_fn: functools.partial  # seed -> Setting, kept for the last seed
+  seconds: dict[str, float]  # by group of parts
+
+
+def run(
+    config: config_lib.Config, folder: str | pathlib.Path, *, command: str
+) -> results_lib.Results:
+  """Runs the main job in the work folder; returns and writes its results.
+
+  Args:
+    config: all settings.
+    folder: the work folder, new or of an earlier run of the same config.
+    command: what repeats the run, for the page.
+
+  Raises:
+    ValueError: one sentence, before any work, for a config, a task or a work
+      folder that makes no sense.
+    FloatingPointError: a loss became NaN or infinite; names task and epoch.
+    ArithmeticError: a bound below what it bounds; names both numbers.
+  """
+  config_lib.check(config)
+  tasks = setting_lib.load_tasks(config)
+  folder = workdir_lib.open_workdir(folder, config)
+  setting_fn = functools.lru_cache(maxsize=1)(
+      lambda seed: setting_lib.build(config, tasks, seed=seed)
+  )
+  job = _Job(config, tasks, folder, setting_fn, {})
+  eigenvalues = _eigenvalues(job)
+  lambda_max = max(highest for _, highest in eigenvalues.values())
+  found = results_lib.Results(
+      setting=_describe(job, eigenvalues, lambda_max, command),
+      equality=[],
+      rates=_rates(job, lambda_max),
+      response_map=_response_map(job, lambda_max),
+      ladders=_ladders(job),
+      finetuning=[],
+      accuracies=[],
+      seconds=job.seconds,
+  )
+  for seed in config.seeds:
+    found.equality += _equality(job, seed)
+    runs, rows = _accuracies(job, seed)
+    found.finetuning += runs
+    found.accuracies += rows
+  if workdir_lib.is_writer():
+    results_lib.write(folder / 'results.json', found)
+    page.write_page(found, folder)
+  return found
+
+
+def _once(job: _Job, part: str, kind, compute):
+  return workdir_lib.once(job.folder, part, kind, compute, job.seconds)
+
+
+def _first_setting(job: _Job, num_examples: int) -> setting_lib.Setting:
+  """Returns the first seed's setting on at most so many training images."""
+  return setting_lib.limited(
+      job.setting_fn(job.config.seeds[0]),
+      job.config,
+      job.tasks,
+      num_examples=num_examples,
+  )
+
+
+def _eigenvalues(job: _Job) -> dict[str, list[float]]:
+  def compute():
+    found = response_map.extreme_eigenvalues(
+        _first_setting(job, job.config.analysis.map_examples),
+        num_iterations=job.config.analysis.lanczos_iterations,
+        seed=job.config.seeds[0],
+    )
+    return {name: list(pair) for name, pair in found.items()}
+
+  return _once(job, 'eigenvalues', dict[str, list[float]], compute)
+
+
+def _rates(job: _Job, lambda_max: float) -> list[results_lib.Rates]:
+  analysis = job.config.analysis
+  num_steps = max(analysis.rates_epochs)
+
+  def compute(batches: str):
+    def measure(setting):
+      if batches == 'full batch':
+        steps = rates.full_batch_steps(setting, num_steps)
+      else:
+        steps = rates.minibatch_steps(
+            setting,
+            num_steps,
+            batch_size=analysis.rates_batch_size,
+            seed=job.config.seeds[0],
+        )
+      return rates.rates(
+          setting,
+          steps,
+          learning_rates=[s / lambda_max for s in analysis.rates_sharpness],
+          epochs=analysis.rates_epochs,
+          batches=batches,
+      )
+
+    return in_float64(measure, _first_setting(job, analysis.rates_examples))
+
+  kind = list[results_lib.Rates]
+  return [
+      entry
+      for batches in ('full batch', 'mini-batches')
+      for entry in _once(
+          job,
+          f'rates-{batches.replace(" ", "_")}',
+          kind,
+          functools.partial(compute, batches),
+      )
+  ]
+
+
+def _response_map(job: _Job, lambda_max: float) -> results_lib.ResponseMap:
+  analysis = job.config.analysis
+
+  def compute(sharpness: float):
+    def measure(setting):
+      return response_map.map_row(
+          setting,
+          learning_rate=sharpness / lambda_max,
+          lambda_max=lambda_max,
+          epochs=response_map.map_epochs(job.config.num_epochs),
+      )
+
+    setting = _first_setting(job, analysis.map_examples)
+    return in_float64(measure, setting) if analysis.map_float64 else measure(
+        setting
+    )
+
+  return response_map.join_rows([
+      _once(
+          job,
+          f'map-{sharpness:g}',
+          results_lib.ResponseMap,
+          functools.partial(compute, sharpness),
+      )
+      for sharpness in analysis.map_sharpness
+  ])
+
+
+def _ladders(job: _Job) -> list[results_lib.Ladder]:
+  def compute(num_epochs: int):
+    return ladder.ladder(
+        _first_setting(job, job.config.analysis.ladder_examples),
+        learning_rate=job.config.learning_rate,
+        num_epochs=num_epochs,
+        lanczos_iterations=job.config.analysis.lanczos_iterations,
+        seed=job.config.seeds[0],
+    )
+
+  return [
+      _once(
+          job,
+          f'ladder-{num_epochs}',
+          results_lib.Ladder,
+          functools.partial(compute, num_epochs),
+      )
+      for num_epochs in job.config.analysis.ladder_epochs
+  ]
+
+
+def _equality(job: _Job, seed: int) -> list[results_lib.Equality]:
+  def compute():
+    def measure(setting):
+      return equality.equality(
+          setting, learning_rate=job.config.learning_rate, seed=seed
+      )
+
+    setting = job.setting_fn(seed)
+    return [measure(setting), in_float64(measure, setting)]
+
+  return _once(
+      job, f'equality-{seed}', list[results_lib.Equality], compute
+  )
+
+
+def _accuracies(
+    job: _Job, seed: int
+) -> tuple[list[results_lib.Finetuning], list[results_lib.Accuracy]]:
+  """Returns all finetuning runs of one seed, and the accuracies they lead to."""
+  config = job.config
+  found, rows = [], []
+  rows += _once(
+      job,
+      f'base-{seed}',
+      list[results_lib.Accuracy],
+      lambda: [accuracy.base_accuracy(job.setting_fn(seed), seed=seed)],
+  )
+  for regime in REGIMES:
+    finished = {}  # the runs themselves, only if accuracies are to be computed
+
+    def finetune(task: str, regime=regime, finished=finished):
+      finished[task] = _finetune(job, seed, regime, task)
+      return finished[task].finetuning
+
+    names = [*job.tasks, epochs.MULTITASK]
+    for task in names:
+      found.append(
+          _once(
+              job,
+              f'{regime}-{seed}-{task}',
+              results_lib.Finetuning,
+              functools.partial(finetune, task),
+          )
+      )
+
+    def evaluate(regime=regime, finished=finished):
+      # A run that ended before a kill is read back from its checkpoint.
+      for task in names:
+        if task not in finished:
+          finished[task] = _finetune(job, seed, regime, task)
+      return accuracy.accuracy_by_epochs(
+          job.setting_fn(seed),
+          finished,
+          seed=seed,
+          regime=regime,
+          merge_epochs=config.merge_epochs,
+          alphas=config.alphas,
+      )
+
+    rows += _once(
+        job,
+        f'accuracy-{regime}-{seed}',
+        list[results_lib.Accuracy],
+        evaluate,
+    )
+  return found, rows
+
+
+def _finetune(job: _Job, seed: int, regime: str, task: str) -> epochs.Run:
+  config, setting = job.config, job.setting_fn(seed)
+  if regime == 'exact':
+    steps_fn = epochs.exact_steps(setting, task, config.learning_rate)
+    max_epochs = config.max_epochs
+  else:
+    steps_fn = epochs.empirical_steps(setting, task, config.empirical, seed)
+    max_epochs = config.empirical.max_epochs
+  return epochs.run_to_convergence(
+      setting.base_params,
+      steps_fn,
+      epochs.validation_loss_fn(setting, task),
+      epochs.base_gradient(setting, task),
+      epochs.Plan(
+          seed=seed,
+          regime=regime,
+          task=task,
+          max_epochs=max_epochs,
+          patience=config.patience,
+          merge_epochs=config.merge_epochs,
+          checkpoint_seconds=config.checkpoint_seconds,
+      ),
+      job.folder,
+      workdir_lib.Metrics(job.folder),
+  )
+
+
+def in_float64(measure, setting: setting_lib.Setting):
+  """Returns `measure(setting)` evaluated in float64."""
+  with jax.enable_x64(True):
+    return measure(setting_lib.cast(setting, np.float64))
+
+
+def _describe(
+    job: _Job,
+    eigenvalues: Mapping[str, list[float]],
+    lambda_max: float,
+    command: str,
+) -> results_lib.Setting:
+  config = job.config
+  setting = job.setting_fn(config.seeds[0])
+  tasks = []
+  for name, data in setting.data.items():
+    wanted = config.heads.examples_per_class * data.num_classes
+    tasks.append(
+        results_lib.TaskSummary(
+            name=name,
+            num_train=data.train.num_examples,
+            num_validation=data.validation.num_examples,
+            num_test=data.test.num_examples,
+            num_classes=data.num_classes,
+            num_head_examples=min(wanted, data.train.num_examples),
+            lambda_min=eigenvalues[name][0],
+            lambda_max=eigenvalues[name][1],
+        )
+    )
+  return results_lib.Setting(
+      config=config.name,
+      command=command,
+      seeds=list(config.seeds),
+      tasks=tasks,
+      model=repr_of(config.model),
+      num_parameters=int(tree.size(setting.base_params)),
+      regimes=describe_regimes(config),
+      learning_rate=config.learning_rate,
+      num_epochs=config.num_epochs,
+      scaling=next(iter(setting.scaling.values())),
+      eta_lambda_max=config.learning_rate * lambda_max,
+      left_out=left_out(config, job.tasks),
+  )
+
+
+def repr_of(model: config_lib.FFNModel | config_lib.ViTModel) -> str:
+  """Returns the architecture in one line."""
+  if isinstance(model, config_lib.FFNModel):
+    widths = '-'.join(str(width) for width in model.widths)
+    bias = '' if model.use_bias else ' without biases'
+    return f'feed-forward encoder {widths}, {model.activation}{bias}'
+  return (
+      f'vision transformer, {model.depth} blocks of width {model.width},'
+      f' {model.num_heads} heads, patches of {model.patch_size} pixels'
+  )
+
+
+def describe_regimes(config: config_lib.Config) -> dict[str, str]:
+  """Returns each regime in one line."""
+  rule = config.empirical
+  details = [
+      f'{rule.optimizer} with step size {rule.learning_rate:g}',
+      f'batches of {rule.batch_size}',
+  ]
+  if rule.warmup_steps:
+    details.append(f'{rule.warmup_steps} steps of warm-up')
+  if rule.cosine:
+    details.append(f'a half cosine over {rule.max_epochs} epochs')
+  if rule.weight_decay:
+    details.append(f'weight decay {rule.weight_decay:g}')
+  if rule.clip_norm:
+    details.append(f'gradients clipped to norm {rule.clip_norm:g}')
+  until = (
+      f'until {config.patience} epochs bring no better validation loss, at most'
+  )
+  return {
+      'exact': (
+          f'full-batch gradient descent with step size'
+          f' {config.learning_rate:g}, {until} {config.max_epochs} epochs'
+      ),
+      'empirical': f'{", ".join(details)}, {until} {rule.max_epochs} epochs',
+  }
+
+
+def left_out(
+    config: config_lib.Config, tasks: Mapping[str, task_lib.Task]
+) -> list[str]:
+  """Returns sentences that say what the run's budget left out."""
+  analysis, said = config.analysis, []
+  if config.max_train:
+    said.append(
+        f'At most {config.max_train} training images a task are used.'
+    )
+  if config.max_evaluation:
+    said.append(
+        f'At most {config.max_evaluation:,} validation and test images a task'
+        ' are used.'
+    )
+  if len(config.seeds) > 1:
+    said.append(
+        'Rates, response map, ladder and eigenvalues are of the first seed'
+        f' ({config.seeds[0]}) alone.'
+    )
+  for what, number in (
+      ('The rates', analysis.rates_examples),
+      ('The response map and the eigenvalues', analysis.map_examples),
+      ('The ladder', analysis.ladder_examples),
+  ):
+    if number:
+      said.append(f'{what} use at most {number} training images a task.')
+  said.append(
+      'The ladder is computed for k ='
+      f' {", ".join(str(k) for k in analysis.ladder_epochs)} only.'
+  )
+  if isinstance(config.model, config_lib.ViTModel):
+    said.append(
+        'Rungs R0 to R2 and the certificates are for feed-forward networks;'
+        ' this run has the rungs by Lanczos only.'
+    )
+  said.append(
+      f'Finetuning is capped at {config.max_epochs} epochs in the exact regime'
+      f' and {config.empirical.max_epochs} in the empirical one.'
+  )
+  return said

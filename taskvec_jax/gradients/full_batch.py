@@ -1,0 +1,260 @@
+"""Exact sums over a whole task: losses, gradients, Hessian-vector products.
+
+One primitive carries the file. For a function `f(operands, batch)` that sums
+something over the examples of one batch,
+
+  mean = ( sum over devices, sum over batches, f(operands, batch) ) / N,
+
+with ONE division by the true number of examples `N` (padding is masked by
+`f`). Batches are added by TwoSum, which keeps the rounding error of every
+addition in a second accumulator; devices are added by splitting each summand
+on a power-of-two grid common to all of them, so that the `psum` of the leading
+parts is exact whatever its order. The result is therefore the sum of the
+batches' own float values to about eps^2: it does not depend on how the
+examples were cut, beyond the rounding inside one batch.
+
+Cost of a gradient: one forward and backward pass over the data, three copies
+of the parameters (two accumulators and one batch's gradient) and the
+activations of one batch. Nothing stores a gradient an example. This is the
+only file that knows of devices; `psum` comes after `grad`, never inside it.
+
+Source: TwoSum is Knuth, TAOCP 2, 4.2.2; the common grid is the extraction of
+Rump, Ogita and Oishi, "Accurate floating-point summation", SISC 2008.
+"""
+
+from collections.abc import Callable
+import functools
+import math
+from typing import Any
+
+import jax
+from jax import lax
+import jax.numpy as jnp
+import numpy as np
+
+from taskvec_jax.typing import Array
+from taskvec_jax.typing import GradAndHvpFn
+from taskvec_jax.typing import Params
+from taskvec_jax.typing import ValueAndGradFn
+
+_AXIS = 'devices'
+
+
+def num_devices() -> int:
+  """Returns how many devices this process drives."""
+  return jax.local_device_count()
+
+
+def process() -> tuple[int, int]:
+  """Returns `(index, count)` of this process among those of the run."""
+  return jax.process_index(), jax.process_count()
+
+
+def device_names() -> list[str]:
+  """Returns the kinds of the run's devices, one entry a device."""
+  return [device.device_kind for device in jax.devices()]
+
+
+def place(batches: Any) -> Any:
+  """Puts `[num_devices, num_batches, ...]` leaves on the devices, once."""
+  return _place(_num_shards(batches))(batches)
+
+
+def exact_mean(
+    sum_fn: Callable[[Any, Any], Any],
+    operands: Any,
+    batches: Any,
+    num_examples: float,
+) -> Any:
+  """Returns `sum_fn` summed over all batches of all devices, over N.
+
+  Args:
+    sum_fn: `(operands, batch) -> tree of floats`, sums over one batch. A
+      `jax.tree_util.Partial` passes its arrays as data, so that equal shapes
+      share one compiled program.
+    operands: what `sum_fn` takes first, the same on all devices.
+    batches: a tree with leaves `[num_devices, num_batches, ...]`.
+    num_examples: N, the true number of examples over all processes; 1 gives
+      the sum.
+  """
+  return _means(_num_shards(batches))(
+      _as_tree(sum_fn), operands, num_examples, batches
+  )
+
+
+def exact_pair(
+    sum_fn: Callable[[Any, Any], Any], operands: Any, batches: Any
+) -> tuple[Any, Any]:
+  """Returns the sum as an unrounded pair: `high + low`, to about eps^2."""
+  return _pairs(_num_shards(batches))(_as_tree(sum_fn), operands, batches)
+
+
+def exact_value_and_grad(
+    loss_sum: Callable[[Params, Any], Array],
+    batches: Any,
+    num_examples: int,
+) -> ValueAndGradFn:
+  """Returns `params -> (L, grad L)`, the mean loss and its exact gradient.
+
+  Args:
+    loss_sum: `(params, batch) -> scalar`, the loss summed over one batch's
+      unmasked examples; a `Partial` as in `exact_mean`.
+    batches: a tree with leaves `[num_devices, num_batches, ...]`.
+    num_examples: the true number of examples over all processes.
+
+  Raises:
+    ValueError: `num_examples` is not positive, or the leading axis of
+      `batches` is not the same on all leaves or more than the devices here.
+  """
+  _check_num_examples(num_examples)
+  sum_fn = jax.tree_util.Partial(_value_and_grad, _as_tree(loss_sum))
+  batches = place(batches)
+  return lambda params: exact_mean(sum_fn, params, batches, num_examples)
+
+
+def exact_gradient_and_hvp(
+    loss_sum: Callable[[Params, Any], Array],
+    batches: Any,
+    num_examples: int,
+) -> GradAndHvpFn:
+  """Returns `(params, v) -> (grad L, H v)` in one jvp-of-grad pass.
+
+  Arguments and errors are those of `exact_value_and_grad`.
+  """
+  _check_num_examples(num_examples)
+  sum_fn = jax.tree_util.Partial(_gradient_and_hvp, _as_tree(loss_sum))
+  batches = place(batches)
+  return lambda params, v: exact_mean(
+      sum_fn, (params, v), batches, num_examples
+  )
+
+
+def _as_tree(fn: Callable) -> jax.tree_util.Partial:
+  # A Partial around a Partial would hide the inner one's arrays from jit.
+  is_tree = isinstance(fn, jax.tree_util.Partial)
+  return fn if is_tree else jax.tree_util.Partial(fn)
+
+
+def _value_and_grad(loss_sum, params, batch):
+  return jax.value_and_grad(loss_sum)(params, batch)
+
+
+def _gradient_and_hvp(loss_sum, operands, batch):
+  params, v = operands
+  return jax.jvp(lambda p: jax.grad(loss_sum)(p, batch), (params,), (v,))
+
+
+def _two_sum(a: Array, b: Array) -> tuple[Array, Array]:
+  """Returns `(s, e)` with `s = fl(a + b)` and `s + e = a + b` exactly."""
+  total = a + b
+  b_part = total - a
+  return total, (a - (total - b_part)) + (b - b_part)
+
+
+def _add(high: Array, low: Array, summand: Array) -> tuple[Array, Array]:
+  high, error = _two_sum(high, summand)
+  return high, low + error
+
+
+def _split_sum(high: Array, low: Array) -> tuple[Array, Array]:
+  """Sums a pair over the devices: exactly the leading part, then the rest."""
+  count = lax.psum(1, _AXIS)
+  _, exponent = jnp.frexp(lax.pmax(jnp.abs(high), _AXIS))
+  # Adding and taking away `grid` rounds to multiples of its last bit; it is at
+  # least twice the sum, so any sum of such multiples is exact.
+  bits = math.ceil(math.log2(count)) + 1
+  grid = jnp.ldexp(jnp.ones_like(high), exponent + bits)
+  leading = (high + grid) - grid
+  rest = (high - leading) + low
+  return _two_sum(lax.psum(leading, _AXIS), lax.psum(rest, _AXIS))
+
+
+def _pair(sum_fn, operands, batches):
+  """The body of every program here; runs on each device."""
+
+  def step(pair, batch):
+    # The barrier keeps a compiler from contracting the last product of the
+    # summand with the addition (an FMA), which would break TwoSum.
+    summand = lax.optimization_barrier(sum_fn(operands, batch))
+    out = jax.tree.map(_add, *pair, summand)
+    return jax.tree.transpose(
+        jax.tree.structure(summand), jax.tree.structure((0, 0)), out
+    ), None
+
+  first = jax.tree.map(lambda x: x[0], batches)
+  zeros = jax.tree.map(
+      lambda leaf: jnp.zeros(leaf.shape, leaf.dtype),
+      jax.eval_shape(sum_fn, operands, first),
+  )
+  (high, low), _ = lax.scan(step, (zeros, zeros), batches)
+  if lax.psum(1, _AXIS) == 1:
+    return high, low
+  out = jax.tree.map(_split_sum, high, low)
+  return jax.tree.transpose(
+      jax.tree.structure(high), jax.tree.structure((0, 0)), out
+  )
+
+
+def _mean(sum_fn, operands, num_examples, batches):
+  high, low = _pair(sum_fn, operands, batches)
+  return jax.tree.map(
+      lambda h, l: (h + l) / jnp.asarray(num_examples, h.dtype), high, low
+  )
+
+
+@functools.cache
+def _means(num_shards: int):
+  return jax.pmap(
+      _mean,
+      axis_name=_AXIS,
+      in_axes=(None, None, None, 0),
+      out_axes=None,
+      devices=_devices(num_shards),
+  )
+
+
+@functools.cache
+def _pairs(num_shards: int):
+  return jax.pmap(
+      _pair,
+      axis_name=_AXIS,
+      in_axes=(None, None, 0),
+      out_axes=None,
+      devices=_devices(num_shards),
+  )
+
+
+@functools.cache
+def _place(num_shards: int):
+  return jax.pmap(lambda x: x, axis_name=_AXIS, devices=_devices(num_shards))
+
+
+def _devices(num_shards: int):
+  # All devices of a run of several processes; else the first few, so that a
+  # test can compare one device with four in one process.
+  return None if jax.process_count() > 1 else jax.local_devices()[:num_shards]
+
+
+def _num_shards(batches: Any) -> int:
+  sizes = {np.shape(leaf)[0] for leaf in jax.tree.leaves(batches)}
+  if len(sizes) != 1:
+    raise ValueError(
+        'Every leaf of batches must have the same leading axis, the number of'
+        f' devices, but they have {sorted(sizes)}.'
+    )
+  (size,) = sizes
+  if size > jax.local_device_count():
+    raise ValueError(
+        f'batches are cut for {size} devices but this process has'
+        f' {jax.local_device_count()}; cut them with'
+        ' num_shards=full_batch.num_devices().'
+    )
+  return size
+
+
+def _check_num_examples(num_examples: int) -> None:
+  if num_examples <= 0:
+    raise ValueError(
+        f'num_examples must be positive but is {num_examples}; it is the true'
+        ' number of examples that the mean is taken over.'
+    )

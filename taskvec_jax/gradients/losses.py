@@ -1,0 +1,106 @@
+"""Cross-entropy of a classifier with a frozen head, summed over examples.
+
+`L_t(theta)` is the mean over task t's examples of
+`-log softmax(head(encoder(theta, x)))[y]`. Here it is a SUM over one batch;
+`full_batch` adds batches and devices up and divides once, by the true number
+of examples.
+"""
+
+from collections.abc import Callable
+import functools
+
+from flax import linen as nn
+import jax
+import jax.numpy as jnp
+
+from taskvec_jax.models import encoders
+from taskvec_jax.models import heads
+from taskvec_jax.tasks import batching
+from taskvec_jax.typing import Array
+from taskvec_jax.typing import Params
+
+
+def cross_entropy_sum(logits: Array, labels: Array, mask: Array) -> Array:
+  """Returns the cross-entropy in nats, summed over the unmasked examples.
+
+  Args:
+    logits: `[B, C]`.
+    labels: int `[B]`, in `0..C-1`.
+    mask: bool `[B]`, False where the example is padding.
+  """
+  log_probabilities = jax.nn.log_softmax(logits)
+  chosen = jnp.take_along_axis(log_probabilities, labels[:, None], axis=1)
+  return -jnp.sum(jnp.where(mask, chosen[:, 0], 0))
+
+
+def num_correct(logits: Array, labels: Array, mask: Array) -> Array:
+  """Returns how many unmasked examples have their label on top, as a float."""
+  hits = (jnp.argmax(logits, axis=1) == labels) & mask
+  return jnp.sum(hits.astype(logits.dtype))
+
+
+# One function a module, not one a task: with the head passed as data, tasks
+# of equal shapes share one compiled program.
+@functools.cache
+def loss_sum_fn(
+    module: nn.Module,
+) -> Callable[[heads.Head, Params, batching.Batch], Array]:
+  """Returns `loss_sum(head, params, batch)` of an encoder `module`.
+
+  Bind a task's head with `jax.tree_util.Partial(loss_sum_fn(module), head)`.
+  """
+
+  def loss_sum(
+      head: heads.Head, params: Params, batch: batching.Batch
+  ) -> Array:
+    logits = heads.logits(head, encoders.encode(module, params, batch.inputs))
+    return cross_entropy_sum(logits, batch.labels, batch.mask)
+
+  return loss_sum
+
+
+@functools.cache
+def score_sum_fn(
+    module: nn.Module,
+) -> Callable[[heads.Head, Params, batching.Batch], tuple[Array, Array]]:
+  """Returns `(loss_sum, num_correct)` as one function, like `loss_sum_fn`."""
+
+  def score_sum(
+      head: heads.Head, params: Params, batch: batching.Batch
+  ) -> tuple[Array, Array]:
+    logits = heads.logits(head, encoders.encode(module, params, batch.inputs))
+    return (
+        cross_entropy_sum(logits, batch.labels, batch.mask),
+        num_correct(logits, batch.labels, batch.mask),
+    )
+
+  return score_sum
+
+
+@functools.cache
+def indexed_value_and_grad_fn(module: nn.Module):
+  """Returns the mini-batch loss and gradient of some examples of some tasks.
+
+  The function is `(heads, examples, weights, params, indices [B]) -> (loss,
+  gradient)` with mappings from task name to head, to (inputs `[N_t, ...]`,
+  labels `[N_t]`) and to the weight of the task's mean loss. A task with fewer
+  examples than the largest index starts again from its first.
+  """
+
+  def loss(params, fitted, examples, weights, indices):
+    total = 0.0
+    for task, (inputs, labels) in examples.items():
+      chosen = indices % len(labels)
+      features = encoders.encode(module, params, inputs[chosen])
+      loss_sum = cross_entropy_sum(
+          heads.logits(fitted[task], features),
+          labels[chosen],
+          jnp.ones(indices.shape, bool),
+      )
+      total = total + weights[task] * loss_sum / len(indices)
+    return total
+
+  def value_and_grad(fitted, examples, weights, params, indices):
+    return jax.value_and_grad(loss)(params, fitted, examples, weights, indices)
+
+  return value_and_grad

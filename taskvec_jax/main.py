@@ -1,0 +1,123 @@
+"""Command line of a run.
+
+  python -m taskvec_jax.main --config=configs/ffn.py
+  python -m taskvec_jax.main --config=configs/ffn.py --config.num_epochs=3 \
+      --workdir=runs/mine
+
+Errors are one sentence on standard error and exit status 2 (a wrong call) or 1
+(a run that failed); `--verbosity=1` adds the traceback.
+"""
+
+from collections.abc import Sequence
+import dataclasses
+import datetime
+import os
+import pathlib
+import re
+import shlex
+import sys
+from typing import NoReturn
+
+from absl import app
+from absl import flags
+from absl import logging
+import jax
+from ml_collections import config_flags
+
+from taskvec_jax.experiments import config as config_lib
+from taskvec_jax.experiments import task_arithmetic
+from taskvec_jax.report import claims
+
+_CONFIG = config_flags.DEFINE_config_file(
+    'config', None, 'Config file, such as configs/ffn.py.'
+)
+_WORKDIR = flags.DEFINE_string(
+    'workdir',
+    '',
+    'Folder of the run; one that exists is gone on with. Default: a new folder'
+    ' under runs/ named after config and time.',
+)
+
+
+def parse(argv: Sequence[str]) -> Sequence[str]:
+  """Returns the arguments left after flags; ends on a wrong one."""
+  try:
+    _check_config_path(argv)
+    rest = flags.FLAGS(list(argv))
+    if _CONFIG.value is None:
+      raise ValueError('name a config, such as --config=configs/ffn.py')
+    if rest[1:]:
+      raise ValueError(f'{rest[1]!r} is no flag; flags begin with --')
+    _ = _CONFIG.value.name  # a config file that failed raises when it is read
+    return rest
+  # Whatever the user's config file raises while it runs ends here too.
+  except Exception as error:  # pylint: disable=broad-exception-caught
+    return _fail(2, _sentence(error), error)
+
+
+def main(argv: Sequence[str]) -> None:
+  """Runs the experiment and prints what was claimed and what was measured."""
+  del argv  # parse has refused anything that is no flag
+  config = _CONFIG.value
+  command = shlex.join(['python', '-m', 'taskvec_jax.main', *sys.argv[1:]])
+  _use_compilation_cache()
+  workdir = _WORKDIR.value or _new_workdir(config.name)
+  try:
+    results = task_arithmetic.run(config, workdir, command=command)
+  except ValueError as error:
+    _fail(2, str(error), error)
+  except (ArithmeticError, OSError) as error:
+    _fail(1, str(error), error)
+  else:
+    print(claims.format_table(claims.claims(results)))
+    print(f'\nThe page with the results: {pathlib.Path(workdir)}/report.html')
+
+
+def _new_workdir(name: str) -> str:
+  now = datetime.datetime.now().strftime('%Y-%m-%d_%H%M%S')
+  return os.path.join('runs', f'{name}_{now}')
+
+
+def _use_compilation_cache() -> None:
+  """Keeps compiled programs, so that a second run starts at once."""
+  cache = os.environ.get('TASKVEC_JAX_CACHE') or os.path.expanduser(
+      '~/.cache/taskvec_jax'
+  )
+  jax.config.update('jax_compilation_cache_dir', os.path.join(cache, 'xla'))
+  jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.1)
+
+
+def _check_config_path(argv: Sequence[str]) -> None:
+  for argument in argv:
+    if argument.startswith('--config='):
+      path = argument.removeprefix('--config=').partition(':')[0]
+      if not os.path.isfile(path):
+        raise ValueError(
+            f'there is no config file {path!r}; those of the project lie in'
+            ' configs/, beside the package'
+        )
+
+
+def _sentence(error: Exception) -> str:
+  """Returns what a user needs to know of an error of the command line."""
+  unknown = re.search(
+      r"Field (\w+) not found on dataclass <class '\S+\.(\w+)'>", str(error)
+  )
+  if unknown:
+    field, owner = unknown.groups()
+    known = getattr(config_lib, owner, None)
+    names = ', '.join(f.name for f in dataclasses.fields(known)) if known else ''
+    return f'the config has no field {field!r}; {owner} has {names}'
+  if isinstance(error, flags.IllegalFlagValueError):
+    return f'wrong type of value, {error}'
+  return str(error) or type(error).__name__
+
+
+def _fail(status: int, sentence: str, error: BaseException) -> NoReturn:
+  logging.debug('Traceback of the error below', exc_info=error)
+  print(f'taskvec_jax: {sentence}', file=sys.stderr)
+  sys.exit(status)
+
+
+if __name__ == '__main__':
+  app.run(main, flags_parser=parse)

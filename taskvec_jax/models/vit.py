@@ -1,0 +1,207 @@
+"""Vision transformer of CLIP's shape, from tiny to ViT-L/14 by numbers alone.
+
+  h = LN_pre([class token; patches W] + positions)
+  h = h + attention(LN(h)),   h = h + MLP(LN(h))            `depth` times
+  features = LN_post(h at the class token) P                P only if asked for
+
+Patches have no bias, layers do; the activation is quick-GELU, x sigmoid(1.702
+x), as in CLIP's published weights, or GELU. Parameters carry plain names, one
+kernel `[n_in, n_out]` a linear map, so that weights published elsewhere can be
+mapped onto them:
+
+  {'patch_embedding': {'kernel' [p, p, C, d]}, 'class_token' [d],
+   'position_embedding' [1 + patches, d], 'ln_pre', 'block_0': {'ln_1',
+   'attention': {'query', 'key', 'value', 'out'}, 'ln_2', 'mlp': {'in', 'out'}},
+   ..., 'ln_post', 'projection': {'kernel' [d, D]}}
+
+The patch convolution is a product of flattened patches with the kernel, and
+attention is plain products and a softmax, so derivatives of every order and
+mode exist and run as matrix products.
+
+Shapes: N images of H x W x C, L = 1 + H W / p^2 tokens, width d. A pass costs
+about N L depth (8 d^2 + 4 d mlp_width + 4 L d) floating-point operations.
+
+Sources: Dosovitskiy et al., "An Image is Worth 16x16 Words", arXiv:2010.11929;
+Radford et al., "Learning Transferable Visual Models From Natural Language
+Supervision", arXiv:2103.00020.
+"""
+
+from flax import linen as nn
+import jax
+import jax.numpy as jnp
+
+from taskvec_jax.models import ffn
+from taskvec_jax.typing import Array
+
+_EPSILON = 1e-5  # of every layer norm
+_ACTIVATIONS = ('quick_gelu', 'gelu')
+
+
+class ViT(nn.Module):
+  """A vision transformer, `[N, H, W, C] -> [N, projection or width]`.
+
+  The side of the images is fixed by the first call, `encoders.init`.
+
+  Attributes:
+    patch_size: p, side of a patch in pixels.
+    width: d, size of a token.
+    depth: number of blocks.
+    num_heads: heads of the attention, a divisor of `width`.
+    mlp_width: hidden units of a block's MLP, often 4 d.
+    projection: D, size of the features after a last product; None for no such
+      product and features of size d.
+    activation: 'quick_gelu' or 'gelu'.
+  """
+
+  patch_size: int
+  width: int
+  depth: int
+  num_heads: int
+  mlp_width: int
+  projection: int | None = None
+  activation: str = 'quick_gelu'
+
+  def __post_init__(self):
+    sizes = (self.patch_size, self.width, self.num_heads, self.mlp_width)
+    if min(sizes) < 1 or self.depth < 0 or self.projection == 0:
+      raise ValueError(
+          'A ViT needs positive sizes, but patch_size, width, num_heads,'
+          f' mlp_width are {sizes}, depth is {self.depth} and projection is'
+          f' {self.projection}.'
+      )
+    if self.width % self.num_heads:
+      raise ValueError(
+          f'A width of {self.width} cannot be divided among'
+          f' {self.num_heads} heads; make it a multiple.'
+      )
+    if self.activation not in _ACTIVATIONS:
+      raise ValueError(
+          f"A ViT's activation is one of {', '.join(_ACTIVATIONS)}, not"
+          f" '{self.activation}'."
+      )
+    super().__post_init__()
+
+  @nn.compact
+  def __call__(self, inputs: Array) -> Array:
+    """Returns features `[N, projection or width]` of `inputs [N, H, W, C]`.
+
+    Raises:
+      ValueError: if the images are not whole patches, or not as many as the
+        parameters have positions for.
+    """
+    patches = _patches(inputs, self.patch_size)
+    num_tokens = 1 + patches.shape[1]
+    if not self.is_initializing():
+      positions = self.get_variable('params', 'position_embedding')
+      if positions is not None and len(positions) != num_tokens:
+        raise ValueError(
+            f'The parameters have positions for {len(positions) - 1} patches but'
+            f' images of {inputs.shape[1]} x {inputs.shape[2]} have'
+            f' {num_tokens - 1}; resize the images.'
+        )
+    hidden = PatchEmbedding(
+        self.patch_size, self.width, name='patch_embedding'
+    )(patches)
+    # Deviations as in CLIP: tokens start at the size of the patches.
+    init = nn.initializers.normal(self.width**-0.5)
+    class_token = self.param('class_token', init, (self.width,))
+    class_token = jnp.broadcast_to(class_token, (len(inputs), 1, self.width))
+    positions = self.param('position_embedding', init, (num_tokens, self.width))
+    hidden = jnp.concatenate([class_token, hidden], axis=1) + positions[None]
+    hidden = _layer_norm('ln_pre')(hidden)
+    for index in range(self.depth):
+      hidden = Block(
+          self.num_heads, self.mlp_width, self.activation, name=f'block_{index}'
+      )(hidden)
+    features = _layer_norm('ln_post')(hidden[:, 0])
+    if self.projection is None:
+      return features
+    return nn.Dense(self.projection, use_bias=False, name='projection')(
+        features
+    )
+
+
+class PatchEmbedding(nn.Module):
+  """The patch convolution without bias, `[N, L - 1, p p C] -> [N, L - 1, d]`."""
+
+  patch_size: int
+  width: int
+
+  @nn.compact
+  def __call__(self, patches: Array) -> Array:
+    """Returns tokens `[N, L - 1, d]`; the kernel is a convolution's."""
+    num_channels = patches.shape[-1] // self.patch_size**2
+    kernel = self.param(
+        'kernel',
+        nn.initializers.lecun_normal(),
+        (self.patch_size, self.patch_size, num_channels, self.width),
+    )
+    return patches @ kernel.reshape((-1, self.width))
+
+
+class Block(nn.Module):
+  """A pre-norm transformer block, `[N, L, d] -> [N, L, d]`."""
+
+  num_heads: int
+  mlp_width: int
+  activation: str
+
+  @nn.compact
+  def __call__(self, hidden: Array) -> Array:
+    """Returns the tokens after attention and MLP, each with its residual."""
+    attention = Attention(self.num_heads, name='attention')
+    hidden = hidden + attention(_layer_norm('ln_1')(hidden))
+    mlp = MLP(self.mlp_width, self.activation, name='mlp')
+    return hidden + mlp(_layer_norm('ln_2')(hidden))
+
+
+class Attention(nn.Module):
+  """Multi-head self-attention without a mask, `[N, L, d] -> [N, L, d]`."""
+
+  num_heads: int
+
+  @nn.compact
+  def __call__(self, hidden: Array) -> Array:
+    """Returns softmax(q k' / sqrt(d / heads)) v, heads side by side, mixed."""
+    num, length, width = hidden.shape
+    per_head = (num, length, self.num_heads, width // self.num_heads)
+    query = nn.Dense(width, name='query')(hidden).reshape(per_head)
+    key = nn.Dense(width, name='key')(hidden).reshape(per_head)
+    value = nn.Dense(width, name='value')(hidden).reshape(per_head)
+    query = query * (width // self.num_heads) ** -0.5
+    weights = jax.nn.softmax(jnp.einsum('nqhd,nkhd->nhqk', query, key))
+    mixed = jnp.einsum('nhqk,nkhd->nqhd', weights, value)
+    return nn.Dense(width, name='out')(mixed.reshape((num, length, width)))
+
+
+class MLP(nn.Module):
+  """Two layers with an activation between them, `[N, L, d] -> [N, L, d]`."""
+
+  mlp_width: int
+  activation: str
+
+  @nn.compact
+  def __call__(self, hidden: Array) -> Array:
+    """Returns out(phi(in(hidden)))."""
+    width = hidden.shape[-1]
+    hidden = nn.Dense(self.mlp_width, name='in')(hidden)
+    hidden = ffn.ACTIVATIONS[self.activation](hidden)
+    return nn.Dense(width, name='out')(hidden)
+
+
+def _layer_norm(name: str) -> nn.LayerNorm:
+  # The fast variance, E[x^2] - E[x]^2, loses digits that gradients need.
+  return nn.LayerNorm(epsilon=_EPSILON, use_fast_variance=False, name=name)
+
+
+def _patches(inputs: Array, patch_size: int) -> Array:
+  """Returns patches `[N, H W / p^2, p p C]`, row by row."""
+  num, height, width, channels = inputs.shape
+  if height % patch_size or width % patch_size:
+    raise ValueError(
+        f'Images of {height} x {width} pixels cannot be cut into patches of'
+        f' {patch_size} x {patch_size}; choose an image size that is a multiple.'
+    )
+  rows, columns = height // patch_size, width // patch_size
+  grid = inputs.reshape((num, rows, patch_size, columns, patch_size, channels))
+  return grid.transpose((0, 1, 3, 2, 4, 5)).reshape((num, rows * columns, -1))

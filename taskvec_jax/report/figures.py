@@ -1,0 +1,178 @@
+"""The figures of a report, by name, and the files they are written to.
+
+A figure is a function from `Results`, and from nothing else, to a figure of
+matplotlib, or to None where the run left out what it would show: the page then
+says so. Six figures cost about five seconds.
+"""
+
+from collections.abc import Callable
+import os
+import pathlib
+from typing import NamedTuple
+
+from matplotlib import figure as mpl_figure
+from matplotlib.backends import backend_agg
+
+from taskvec_jax.report import first_epoch_figures
+from taskvec_jax.report import response_figures
+from taskvec_jax.report import results as results_lib
+from taskvec_jax.report import second_order_figures
+from taskvec_jax.report import style
+
+
+class Picture(NamedTuple):
+  """One figure and the words that go with it."""
+
+  name: str  # of the file, without .png
+  claim: int  # the claim that it belongs to
+  title: str
+  alt: str  # what it shows, for who cannot see it
+  reading: str  # how to read it
+  draw: Callable[[results_lib.Results], mpl_figure.Figure | None]
+
+
+PICTURES = (
+    Picture(
+        name='rates',
+        claim=2,
+        title='Gap and residuals against the learning rate',
+        alt=(
+            'Log-log plots, one for each number of epochs and kind of batches:'
+            ' the norm of the gap, of what the second-order term leaves of it'
+            ' and of what linear response leaves, against the learning rate,'
+            ' with reference lines of slope 2 and 3.'
+        ),
+        reading=(
+            'Both axes are logarithmic, so a power law is a straight line and'
+            ' its slope is the power. The gap (black) should run along the'
+            ' dotted line of slope 2; what the predictions leave should run'
+            ' along slope 3. The dotted lines are drawn beside the points on'
+            ' purpose: compare directions, not heights. The fitted slopes are'
+            ' in the legends.'
+        ),
+        draw=second_order_figures.rates,
+    ),
+    Picture(
+        name='response_map',
+        claim=3,
+        title='Where each prediction can be used',
+        alt=(
+            'Three heat maps over epochs and step size: the share of the gap'
+            ' left by the second-order term, the share left by linear'
+            ' response, and the a posteriori indicator, in per cent.'
+        ),
+        reading=(
+            'Each cell is one run: epochs to the right, larger steps upwards.'
+            ' Numbers are per cent; bold cells are below 15%, where the'
+            ' prediction is of use; above 100% it is worse than predicting no'
+            ' gap at all. Hatched: the run or the prediction diverged. The'
+            ' orange line, where the map reaches that far, is the edge of'
+            ' stability. The indicator (right) needs no finetuned model; it'
+            ' is of use if it is dark where the middle map is dark.'
+        ),
+        draw=response_figures.response_map,
+    ),
+    Picture(
+        name='gap_by_epochs',
+        claim=3,
+        title='Measured and predicted gap by epochs and step size',
+        alt=(
+            'One panel for each step size: the norm of the gap relative to the'
+            ' length of multitask training against epochs, measured, predicted'
+            ' by the second-order term and by linear response.'
+        ),
+        reading=(
+            'Black is measured. A prediction is good where its line lies on'
+            ' the black one; the second-order term (orange, dashed) leaves it'
+            ' first, upwards. Where a line leaves the top of a panel the'
+            ' prediction is more than ten times too large. Equal lengths do'
+            ' not yet mean equal directions: the map above compares both.'
+        ),
+        draw=response_figures.gap_by_epochs,
+    ),
+    Picture(
+        name='ladder',
+        claim=4,
+        title='The ladder of bounds',
+        alt=(
+            'Horizontal bars on a logarithmic scale: each bound as a multiple'
+            ' of the second-order term, and the two certificates as multiples'
+            ' of the measured gap.'
+        ),
+        reading=(
+            'A bar of length zero would be an exact bound; each factor of ten'
+            ' is the same length. Blue bars are proven bounds, amber ones'
+            ' estimates from the spectrum. What a bound knows grows from top'
+            ' to bottom: from norms of the weights alone to the network’s'
+            ' state at each image.'
+        ),
+        draw=second_order_figures.ladder,
+    ),
+    Picture(
+        name='first_epoch',
+        claim=5,
+        title='Share of the path and cosines by epoch',
+        alt=(
+            'For each regime three plots by epoch: the share of the path'
+            ' length, the cosine of each update with the first, and the'
+            ' cosines of the task vector with the first and the converged one.'
+        ),
+        reading=(
+            'Lines are means over tasks and seeds, bands hold 80% of the'
+            ' runs; a line ends where fewer than half of the runs go on.'
+            ' Left: how much of the total length of the path each epoch'
+            ' walks. Middle: whether later updates still point along the'
+            ' first. Right: solid, how far the task vector turns away from'
+            ' where it pointed after one epoch; dashed, how much it already'
+            ' points where it will end. The dotted line is 0.71, the'
+            ' criterion of the claim.'
+        ),
+        draw=first_epoch_figures.first_epoch,
+    ),
+    Picture(
+        name='merging',
+        claim=6,
+        title='Accuracy by epochs of finetuning before merging',
+        alt=(
+            'For each regime: test accuracy, mean over the tasks, against the'
+            ' epochs of finetuning, for merged models with the two rules for'
+            ' alpha, single-task, multitask and base models.'
+        ),
+        reading=(
+            'Compare the first point of a merged line with its last: one'
+            ' epoch before merging against convergence. Bars are one standard'
+            ' deviation over seeds; most of it is common to all models of a'
+            ' seed, which is why the verdict compares seed by seed.'
+        ),
+        draw=first_epoch_figures.merging,
+    ),
+)
+
+
+def write_figures(
+    results: results_lib.Results, folder: str | os.PathLike[str]
+) -> list[pathlib.Path]:
+  """Writes `NAME.png` for every figure that `results` can fill.
+
+  Args:
+    results: what a run found.
+    folder: made if it is not there.
+
+  Returns:
+    The files, in the order of `PICTURES`; figures with nothing to show are
+    not among them.
+  """
+  folder = pathlib.Path(folder)
+  folder.mkdir(parents=True, exist_ok=True)
+  paths = []
+  for picture in PICTURES:
+    figure = picture.draw(results)
+    if figure is not None:
+      path = folder / f'{picture.name}.png'
+      beside = path.with_name(path.name + '.tmp')
+      canvas = backend_agg.FigureCanvasAgg(figure)
+      with beside.open('wb') as file:
+        canvas.print_figure(file, dpi=style.DPI, format='png')
+      os.replace(beside, path)
+      paths.append(path)
+  return paths

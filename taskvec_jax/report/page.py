@@ -1,0 +1,255 @@
+"""The page of a run: one HTML file with everything in it.
+
+Figures are embedded, styles are inline and nothing is fetched, so the file can
+be mailed or archived. The words that never change stand in
+`templates/page.html`; what depends on the run is made here. Everything that
+comes from a run is escaped.
+"""
+
+import base64
+from collections.abc import Iterable
+import os
+import pathlib
+from typing import NamedTuple
+
+import jinja2
+
+from taskvec_jax.report import accuracy
+from taskvec_jax.report import claims as claims_lib
+from taskvec_jax.report import figures
+from taskvec_jax.report import first_epoch_findings
+from taskvec_jax.report import response_findings
+from taskvec_jax.report import results as results_lib
+from taskvec_jax.report import verdicts
+
+_FEW_IMAGES = 200  # tests smaller than this are named beside their accuracy
+_ROUNDING = 1e-12
+_BADGES = {
+    verdicts.HOLDS: 'good',
+    verdicts.IN_PART: 'partly',
+    verdicts.DOES_NOT_HOLD: 'bad',
+}
+
+
+class _Section(NamedTuple):
+  number: int
+  title: str
+  claim: str
+  parts: list[claims_lib.Claim]
+  notes: list[tuple[list[str], str]]  # (parts, note), the same note once
+
+
+class _Figure(NamedTuple):
+  title: str
+  alt: str
+  reading: str
+  data: str | None  # base64 of the PNG; None where the run left it out
+
+
+class _TaskTable(NamedTuple):
+  regime: str
+  rows: list[accuracy.Row]  # with the base first
+
+
+def write_page(
+    results: results_lib.Results, folder: str | os.PathLike[str]
+) -> pathlib.Path:
+  """Writes `folder/report.html` and `folder/figures/*.png`; returns the page.
+
+  The page is written beside its place and renamed, so that a reader never sees
+  half of it.
+  """
+  folder = pathlib.Path(folder)
+  written = figures.write_figures(results, folder / 'figures')
+  page = render(results, written)
+  path = folder / 'report.html'
+  beside = path.with_name(path.name + '.tmp')
+  beside.write_text(page, encoding='utf-8')
+  os.replace(beside, path)
+  return path
+
+
+def render(
+    results: results_lib.Results, figure_paths: Iterable[pathlib.Path]
+) -> str:
+  """Returns the HTML of the page, with the figures of `figure_paths` in it."""
+  environment = jinja2.Environment(
+      loader=jinja2.PackageLoader('taskvec_jax.report'),
+      autoescape=True,
+      undefined=jinja2.StrictUndefined,
+      trim_blocks=True,
+      lstrip_blocks=True,
+  )
+  environment.filters.update(
+      points=_points,
+      share=_share,
+      plain=_plain,
+      sentence=lambda text: text[:1].upper() + text[1:],
+      badge=lambda verdict: _BADGES.get(verdict, 'open'),
+      model=_model,
+  )
+  rows = accuracy.rows(results)
+  return environment.get_template('page.html').render(
+      results=results,
+      setting=results.setting,
+      sections=_sections(results),
+      figures=_figures(figure_paths),
+      rows=rows,
+      comparisons=accuracy.comparisons(results),
+      task_tables=_task_tables(rows),
+      task_errors=_task_errors(results, rows),
+      small_tests=_small_tests(results),
+      reaches=_reaches(results.response_map),
+      first_epochs=_first_epochs(results),
+      total_seconds=sum(results.seconds.values()),
+  )
+
+
+def _sections(results: results_lib.Results) -> list[_Section]:
+  sections: dict[int, _Section] = {}
+  for claim in claims_lib.claims(results):
+    new = _Section(claim.number, claim.title, claim.claim, [], [])
+    section = sections.setdefault(claim.number, new)
+    section.parts.append(claim)
+    for wheres, note in section.notes:
+      if note == claim.note:
+        wheres.append(claim.where)
+        break
+    else:
+      section.notes.append(([claim.where], claim.note))
+  return list(sections.values())
+
+
+def _figures(paths: Iterable[pathlib.Path]) -> dict[int, list[_Figure]]:
+  """Returns claim -> its figures, those that the run left out among them."""
+  data = {
+      path.stem: base64.b64encode(path.read_bytes()).decode() for path in paths
+  }
+  by_claim: dict[int, list[_Figure]] = {}
+  for picture in figures.PICTURES:
+    by_claim.setdefault(picture.claim, []).append(
+        _Figure(
+            picture.title, picture.alt, picture.reading, data.get(picture.name)
+        )
+    )
+  return by_claim
+
+
+def _task_tables(rows: list[accuracy.Row]) -> list[_TaskTable]:
+  base = [row for row in rows if row.model == 'base']
+  tables = []
+  for regime in accuracy.REGIMES:
+    own = [row for row in rows if row.regime == regime]
+    if own:
+      tables.append(_TaskTable(regime, base + own))
+  if not tables and base:
+    tables.append(_TaskTable('', base))
+  return tables
+
+
+def _task_errors(
+    results: results_lib.Results, rows: list[accuracy.Row]
+) -> dict[str, float]:
+  """Returns task -> binomial standard error, the largest over all models."""
+  return {
+      task.name: max(
+          accuracy.binomial_error(row.tasks[task.name].mean, task.num_test)
+          for row in rows
+      )
+      for task in results.setting.tasks
+      if all(task.name in row.tasks for row in rows) and rows
+  }
+
+
+def _small_tests(results: results_lib.Results) -> list[str]:
+  """Returns a sentence for each task that few images judge."""
+  return [
+      f'{task.name} is judged on {task.num_test} test images: one image is'
+      f' {100 / task.num_test:.1f} points, and the standard error of an'
+      ' accuracy of 90% is'
+      f' {100 * accuracy.binomial_error(0.9, task.num_test):.1f} points.'
+      for task in results.setting.tasks
+      if 0 < task.num_test < _FEW_IMAGES
+  ]
+
+
+def _reaches(found: results_lib.ResponseMap) -> list[dict[str, str]]:
+  """Returns by epochs how far each prediction reaches, in words."""
+  by_correction = response_findings.reach(found, found.left_by_correction)
+  table = []
+  for epochs, step in response_findings.reach(
+      found, found.left_by_response
+  ).items():
+    line = {
+        'epochs': str(epochs),
+        'response': _step(step),
+        'correction': _step(by_correction[epochs]),
+    }
+    column = found.epochs.index(epochs)
+    for name in ('left_by_response', 'left_by_correction'):
+      left = None
+      for rate, row in zip(
+          found.learning_rates, getattr(found, name), strict=True
+      ):
+        if step and rate * found.lambda_max == step:
+          left = row[column]
+      line[name] = '-' if left is None else f'{100 * left:.3g}%'
+    table.append(line)
+  return table
+
+
+def _step(step: float) -> str:
+  return f'{step:.2g}' if step else 'nowhere'
+
+
+def _first_epochs(results: results_lib.Results) -> list[dict[str, str]]:
+  """Returns the numbers of claim 5 by regime and task, means over seeds."""
+  table = []
+  for regime in accuracy.REGIMES:
+    every = [run for run in results.finetuning if run.regime == regime]
+    for task in dict.fromkeys(run.task for run in every):
+      own = [run for run in every if run.task == task]
+      known = [run for run in map(first_epoch_findings.first_epoch, own) if run]
+      epochs = [run.converged_epoch for run in own]
+      line = {
+          'regime': regime,
+          'task': task,
+          'epochs': verdicts.between([float(e) for e in epochs], '{:.0f}'),
+          'capped': f'{sum(run.hit_cap for run in own)} of {len(own)}',
+      }
+      for name in ('share', 'norm_ratio', 'cos_converged', 'cos_gradient'):
+        values = [getattr(run, name) for run in known]
+        line[name] = _plain(accuracy.spread(values)) if values else '-'
+      table.append(line)
+  return table
+
+
+def _points(spread: accuracy.Spread | None) -> str:
+  """Returns '81.2 ± 0.4' in per cent; the mean alone where one seed is all."""
+  return '-' if spread is None else _plain(spread, scale=100, digits=1)
+
+
+def _share(spread: accuracy.Spread | None) -> str:
+  return '-' if spread is None else _plain(spread, scale=100, digits=0) + '%'
+
+
+def _plain(
+    spread: accuracy.Spread, *, scale: float = 1.0, digits: int = 2
+) -> str:
+  text = f'{scale * spread.mean:.{digits}f}'
+  # One seed, or all seeds alike but for rounding: nothing to add.
+  if spread.std is not None and spread.std > _ROUNDING:
+    text += f' ± {scale * spread.std:.{digits}f}'
+  return text
+
+
+def _model(row: accuracy.Row) -> str:
+  """Returns 'merged, α tuned, 1 epoch'."""
+  words = [row.model]
+  if row.alpha_rule:
+    words.append('α = 1/T' if row.alpha_rule == '1/T' else 'α tuned')
+  if row.converged:
+    words.append('converged')
+  elif row.epochs is not None:
+    words.append(f'{row.epochs} epoch' + ('s' if row.epochs != 1 else ''))
+  return ', '.join(words)

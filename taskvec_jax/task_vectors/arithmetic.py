@@ -1,0 +1,110 @@
+"""Task vectors and their arithmetic, on pytrees.
+
+  tau_t    = theta_t - theta_0                                    (section 1)
+  theta_TA = theta_0 + sum_t alpha_t tau_t
+
+Addition, negation and analogies are the same sum with other coefficients:
+`{'digits': -1.0}` forgets a task, `{'c': 1.0, 'b': 1.0, 'a': -1.0}` answers
+"c is to what as a is to b". All cost one pass over the parameters.
+
+Source: Ilharco et al., "Editing models with task arithmetic",
+arXiv:2212.04089.
+"""
+
+from collections.abc import Mapping
+
+import jax
+import numpy as np
+from optax import tree
+
+from taskvec_jax.typing import Params
+
+
+def task_vector(finetuned_params: Params, base_params: Params) -> Params:
+  """Returns `tau = theta_t - theta_0`.
+
+  Raises:
+    ValueError: the two trees differ in structure or in the shape of a leaf;
+      the sentence names the first such leaf.
+  """
+  check_same_tree(finetuned_params, base_params, 'finetuned', 'base')
+  return tree.sub(finetuned_params, base_params)
+
+
+def weighted_sum(
+    task_vectors: Mapping[str, Params], scaling: Mapping[str, float]
+) -> Params:
+  """Returns `sum_t alpha_t tau_t`.
+
+  Args:
+    task_vectors: task name -> pytree; all of the same structure and shapes.
+    scaling: task name -> coefficient `alpha_t`, for exactly the same tasks.
+
+  Raises:
+    ValueError: no task at all, or the tasks or the trees differ.
+  """
+  if not task_vectors:
+    raise ValueError('There are no task vectors to add; give at least one.')
+  if set(task_vectors) != set(scaling):
+    raise ValueError(
+        f'task_vectors has tasks {sorted(task_vectors)} but scaling has'
+        f' {sorted(scaling)}; give one coefficient for each task vector.'
+    )
+  (first_task, first), *others = task_vectors.items()
+  total = tree.scale(scaling[first_task], first)
+  for task, vector in others:
+    check_same_tree(vector, first, task, first_task)
+    total = tree.add_scale(total, scaling[task], vector)
+  return total
+
+
+def merge(
+    base_params: Params,
+    task_vectors: Mapping[str, Params],
+    scaling: Mapping[str, float],
+) -> Params:
+  """Returns `theta_TA = theta_0 + sum_t alpha_t tau_t`, task arithmetic.
+
+  Args:
+    base_params: `theta_0`.
+    task_vectors: task name -> `tau_t`, trees like `base_params`.
+    scaling: task name -> coefficient `alpha_t`.
+
+  Raises:
+    ValueError: as `weighted_sum`, or a tree that differs from the base's.
+  """
+  total = weighted_sum(task_vectors, scaling)
+  check_same_tree(total, base_params, 'task vector', 'base')
+  return tree.add(base_params, total)
+
+
+def uniform_scaling(tasks, alpha: float | None = None) -> dict[str, float]:
+  """Returns the same coefficient for every task; `1/T` if alpha is None."""
+  tasks = tuple(tasks)
+  return dict.fromkeys(tasks, 1 / len(tasks) if alpha is None else alpha)
+
+
+def check_same_tree(
+    params: Params, reference: Params, name: str, reference_name: str
+) -> None:
+  """Raises a ValueError that names the first leaf in which two trees differ."""
+  shapes, reference_shapes = _shapes(params), _shapes(reference)
+  for leaf in [*reference_shapes, *shapes]:
+    ours, theirs = shapes.get(leaf), reference_shapes.get(leaf)
+    if ours != theirs:
+      raise ValueError(
+          f'Parameters differ at leaf {leaf}: {_say(ours)} in {name} but'
+          f' {_say(theirs)} in {reference_name}; both must come from one'
+          ' architecture.'
+      )
+
+
+def _shapes(params: Params) -> dict[str, tuple[int, ...]]:
+  return {
+      jax.tree_util.keystr(path, simple=True, separator='/'): np.shape(leaf)
+      for path, leaf in jax.tree_util.tree_leaves_with_path(params)
+  }
+
+
+def _say(shape: tuple[int, ...] | None) -> str:
+  return 'absent' if shape is None else f'shape {shape}'

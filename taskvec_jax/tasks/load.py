@@ -1,0 +1,61 @@
+"""One name or path in, one task with train, validation and test out.
+
+  'digits', 'mnist5k', ...   a packaged task, see `packaged`
+  'fashion_mnist'            IDX files on this machine, see `idx`
+  'idx:PATH'                 a folder of IDX files
+  'folder:PATH'              ROOT/{train,test}/CLASS/*.png, see `image_folder`
+  'tfds:NAME'                a prepared TFDS set, see `datasets`
+
+Whatever the source, identical images are dropped so that none stands in two
+splits, and validation is held out of train with a fixed seed: the splits of a
+task are the same in every run.
+"""
+
+import pathlib
+
+from taskvec_jax.tasks import datasets
+from taskvec_jax.tasks import idx
+from taskvec_jax.tasks import image_folder
+from taskvec_jax.tasks import packaged
+from taskvec_jax.tasks import task as task_lib
+
+
+def load_task(
+    spec: str,
+    *,
+    data_dir: str | pathlib.Path | None = None,
+    image_size: int = 32,
+) -> task_lib.Task:
+  """Returns the task that `spec` names, with validation held out.
+
+  Args:
+    spec: a name or PREFIX:PATH, see the module's docstring.
+    data_dir: where TFDS sets were prepared, and where fashion_mnist is looked
+      for before Debian's folder; None for TFDS's own default.
+    image_size: side in pixels that folders and large TFDS images are brought
+      to; the others keep their own size until `preprocessing.preprocess`.
+
+  Raises:
+    ValueError: one sentence, if there is no such task or its files are bad.
+  """
+  if image_size < 1:
+    raise ValueError(f'image_size is {image_size}, but must be at least 1.')
+  prefix, colon, rest = spec.partition(':')
+  if spec in packaged.PACKAGED:
+    task = packaged.PACKAGED[spec]()
+  elif spec == 'fashion_mnist':
+    task = idx.load_fashion_mnist(data_dir)
+  elif not colon or prefix not in ('idx', 'folder', 'tfds') or not rest:
+    known = ', '.join([*packaged.PACKAGED, 'fashion_mnist'])
+    raise ValueError(
+        f'unknown task {spec!r}: known are {known}, idx:PATH, folder:PATH and'
+        ' tfds:NAME.'
+    )
+  elif prefix == 'idx':
+    task = idx.load_idx(rest)
+  elif prefix == 'folder':
+    task = image_folder.load_image_folder(rest, image_size=image_size)
+  else:
+    task = datasets.load_tfds(rest, data_dir=data_dir, image_size=image_size)
+  task = task_lib.disjoint_splits(task)
+  return task_lib.check_task(task_lib.hold_out_validation(task))

@@ -1,0 +1,13 @@
+"""Four virtual CPU devices for every test: one process, as a small pod."""
+
+import jax
+import pytest
+
+jax.config.update('jax_num_cpu_devices', 4)
+
+
+@pytest.fixture
+def x64():
+  """Float64 for one test; the suite itself runs in float32."""
+  with jax.enable_x64(True):
+    yield

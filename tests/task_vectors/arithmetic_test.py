@@ -1,0 +1,86 @@
+import numpy as np
+import pytest
+
+from taskvec_jax.task_vectors import arithmetic
+
+
+def tree(seed):
+  rng = np.random.default_rng(seed)
+  return {
+      'layer': {
+          'kernel': rng.normal(size=(3, 2)).astype(np.float32),
+          'bias': rng.normal(size=2).astype(np.float32),
+      }
+  }
+
+
+def test_merging_one_task_with_coefficient_one_gives_back_its_parameters():
+  base, finetuned = tree(0), tree(1)
+  vector = arithmetic.task_vector(finetuned, base)
+  merged = arithmetic.merge(base, {'a': vector}, {'a': 1.0})
+  for name in ('kernel', 'bias'):
+    np.testing.assert_allclose(
+        merged['layer'][name], finetuned['layer'][name], rtol=1e-6
+    )
+
+
+def test_merge_is_the_base_plus_the_weighted_sum_of_all_vectors():
+  base, a, b = tree(0), tree(1), tree(2)
+  merged = arithmetic.merge(base, {'a': a, 'b': b}, {'a': 0.3, 'b': -2.0})
+  expected = base['layer']['kernel'] + (
+      0.3 * a['layer']['kernel'] - 2.0 * b['layer']['kernel']
+  )
+  np.testing.assert_allclose(merged['layer']['kernel'], expected, rtol=1e-6)
+
+
+def test_adding_and_then_negating_a_task_vector_returns_to_the_base():
+  base, vector = tree(0), tree(1)
+  there = arithmetic.merge(base, {'a': vector}, {'a': 0.7})
+  back = arithmetic.merge(there, {'a': vector}, {'a': -0.7})
+  np.testing.assert_allclose(
+      back['layer']['bias'], base['layer']['bias'], atol=1e-6
+  )
+
+
+def test_an_analogy_is_c_plus_b_minus_a():
+  base = tree(0)
+  a, b, c = tree(1), tree(2), tree(3)
+  answer = arithmetic.merge(
+      base, {'c': c, 'b': b, 'a': a}, {'c': 1.0, 'b': 1.0, 'a': -1.0}
+  )
+  expected = base['layer']['kernel'] + (
+      c['layer']['kernel'] + b['layer']['kernel'] - a['layer']['kernel']
+  )
+  np.testing.assert_allclose(answer['layer']['kernel'], expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ('change', 'said'),
+    [
+        (lambda t: t['layer'].pop('bias'), 'layer/bias: absent'),
+        (
+            lambda t: t['layer'].update(extra=np.zeros(1)),
+            r'layer/extra: shape \(1,\)',
+        ),
+        (
+            lambda t: t['layer'].update(kernel=np.zeros((2, 3))),
+            r'layer/kernel: shape \(2, 3\).*shape \(3, 2\)',
+        ),
+    ],
+)
+def test_trees_that_differ_are_refused_and_the_leaf_is_named(change, said):
+  other = tree(1)
+  change(other)
+  with pytest.raises(ValueError, match=said):
+    arithmetic.task_vector(other, tree(0))
+  with pytest.raises(ValueError, match='layer/'):
+    arithmetic.merge(tree(0), {'a': tree(1), 'b': other}, {'a': 1, 'b': 1})
+  with pytest.raises(ValueError, match='layer/'):
+    arithmetic.merge(tree(0), {'b': other}, {'b': 1.0})
+
+
+def test_every_task_vector_needs_its_own_coefficient():
+  with pytest.raises(ValueError, match=r"\['a'\].*\['a', 'b'\]"):
+    arithmetic.weighted_sum({'a': tree(0)}, {'a': 1.0, 'b': 1.0})
+  with pytest.raises(ValueError, match='at least one'):
+    arithmetic.weighted_sum({}, {})
