@@ -13,11 +13,14 @@ change of any of them trains anew. Files appear whole or not at all.
 Cost: a pass over `num_images` an epoch, and the images in memory as float32.
 """
 
+from collections.abc import Callable
+import functools
 import hashlib
 import logging
 import os
 import pathlib
 import tempfile
+from typing import Any
 import zipfile
 
 import flax
@@ -33,6 +36,7 @@ from taskvec_jax.models import encoders
 from taskvec_jax.models import heads
 from taskvec_jax.tasks import glyphs
 from taskvec_jax.tasks import preprocessing
+from taskvec_jax.typing import Array
 from taskvec_jax.typing import Params
 
 _WEIGHT_DECAY = 1e-4
@@ -78,7 +82,7 @@ def pretrain(
         f'Pretraining needs at least one epoch and a positive learning rate,'
         f' but has {num_epochs} and {learning_rate}.'
     )
-  numbers = dict(
+  numbers: dict[str, Any] = dict(
       seed=seed,
       num_images=num_images,
       num_epochs=num_epochs,
@@ -108,81 +112,91 @@ def _train(
 ) -> Params:
   """Trains the encoder and a throw-away head; returns the encoder's part."""
   examples = glyphs.glyphs(seed, num_images=num_images, image_size=image_size)
-  inputs = preprocessing.preprocess(
-      examples.images, image_size=image_size, num_channels=num_channels
+  labels = jnp.asarray(examples.labels)
+  inputs = jnp.asarray(
+      preprocessing.preprocess(
+          examples.images, image_size=image_size, num_channels=num_channels
+      )
   )
-  encoder_key, head_key = jax.random.split(jax.random.key(seed))
-  encoder = encoders.init(module, encoder_key, inputs[:1])
-  features = jax.eval_shape(
-      lambda params: encoders.encode(module, params, inputs[:1]), encoder
-  )
-  num_features, num_classes = features.shape[-1], glyphs.num_classes()
-  kernel = jax.random.normal(head_key, (num_features, num_classes))
-  head = heads.Head(kernel / num_features**0.5, jnp.zeros(num_classes))
-  params = {'encoder': encoder, 'head': head}
-
-  steps_per_epoch = num_images // batch_size
-  num_steps = num_epochs * steps_per_epoch
+  num_batches = num_images // batch_size
+  num_steps = num_epochs * num_batches
   schedule = optax.warmup_cosine_decay_schedule(
       0.0, learning_rate, max(1, int(_WARMUP * num_steps)), max(2, num_steps)
   )
   optimizer = optax.adamw(schedule, weight_decay=_WEIGHT_DECAY)
+  epoch_fn = _epoch_fn(module, optimizer)
 
-  def loss(params, batch_inputs, batch_labels):
-    features = encoders.encode(module, params['encoder'], batch_inputs)
-    logits = heads.logits(params['head'], features)
-    losses = optax.losses.softmax_cross_entropy_with_integer_labels(
-        logits, batch_labels
-    )
-    hits = jnp.argmax(logits, axis=1) == batch_labels
-    return jnp.mean(losses), jnp.mean(hits)
-
-  # The images are an argument: as constants they would be compiled in.
-  @jax.jit
-  def epoch(params, opt_state, inputs, labels, order):
-    def step(carry, indices):
-      params, opt_state = carry
-      (value, accuracy), grad = jax.value_and_grad(loss, has_aux=True)(
-          params, inputs[indices], labels[indices]
-      )
-      updates, opt_state = optimizer.update(grad, opt_state, params)
-      return (optax.apply_updates(params, updates), opt_state), (
-          value,
-          accuracy,
-      )
-
-    (params, opt_state), measured = jax.lax.scan(
-        step, (params, opt_state), order
-    )
-    return params, opt_state, *jax.tree.map(jnp.mean, measured)
-
-  device_inputs, labels = jnp.asarray(inputs), jnp.asarray(examples.labels)
+  params = _initial(module, jax.random.key(seed), inputs[:1])
   opt_state = optimizer.init(params)
   rng = np.random.default_rng(seed)
   progress = tqdm.tqdm(
       range(num_epochs), desc=f'pretraining, seed {seed}', disable=None
   )
   for epoch_index in progress:
-    order = rng.permutation(num_images)[: steps_per_epoch * batch_size]
-    params, opt_state, value, accuracy = epoch(
-        params,
-        opt_state,
-        device_inputs,
-        labels,
-        order.reshape(steps_per_epoch, batch_size),
+    order = rng.permutation(num_images)[: num_batches * batch_size]
+    order = order.reshape(num_batches, batch_size)
+    params, opt_state, loss, accuracy = epoch_fn(
+        params, opt_state, inputs, labels, order
     )
-    if not np.isfinite(value):
+    if not np.isfinite(loss):
       raise FloatingPointError(
-          f'The pretraining loss became {value} in epoch {epoch_index + 1};'
+          f'The pretraining loss became {loss} in epoch {epoch_index + 1};'
           f' lower the learning rate of {learning_rate}.'
       )
-    progress.set_postfix(loss=f'{value:.2f}', accuracy=f'{accuracy:.3f}')
+    progress.set_postfix(loss=f'{loss:.2f}', accuracy=f'{accuracy:.3f}')
   return params['encoder']
+
+
+def _initial(module: nn.Module, key: Array, inputs: Array) -> Params:
+  """Returns fresh parameters `{'encoder', 'head'}`."""
+  encoder_key, head_key = jax.random.split(key)
+  encoder = encoders.init(module, encoder_key, inputs)
+  features = jax.eval_shape(
+      functools.partial(encoders.encode, module), encoder, inputs
+  )
+  num_features, num_classes = features.shape[-1], glyphs.num_classes()
+  kernel = jax.random.normal(head_key, (num_features, num_classes))
+  head = heads.Head(kernel / num_features**0.5, jnp.zeros(num_classes))
+  return {'encoder': encoder, 'head': head}
+
+
+def _epoch_fn(
+    module: nn.Module, optimizer: optax.GradientTransformation
+) -> Callable[..., tuple[Params, optax.OptState, Array, Array]]:
+  """Returns one epoch, `(params, state, inputs, labels, order [J, B]) -> ...`.
+
+  What it returns are the parameters and the optimizer's state after the epoch,
+  and the mean loss and accuracy of the batches before their steps. The images
+  are an argument: as constants they would be compiled in.
+  """
+
+  def loss(params, inputs, labels):
+    features = encoders.encode(module, params['encoder'], inputs)
+    logits = heads.logits(params['head'], features)
+    losses = optax.losses.softmax_cross_entropy_with_integer_labels(
+        logits, labels
+    )
+    return jnp.mean(losses), jnp.mean(jnp.argmax(logits, axis=1) == labels)
+
+  @jax.jit
+  def epoch(params, opt_state, inputs, labels, order):
+    def step(carry, indices):
+      params, opt_state = carry
+      measured, grad = jax.value_and_grad(loss, has_aux=True)(
+          params, inputs[indices], labels[indices]
+      )
+      updates, opt_state = optimizer.update(grad, opt_state, params)
+      return (optax.apply_updates(params, updates), opt_state), measured
+
+    carry, measured = jax.lax.scan(step, (params, opt_state), order)
+    return (*carry, *jax.tree.map(jnp.mean, measured))
+
+  return epoch
 
 
 def _cache_path(
     module: nn.Module,
-    numbers: dict[str, float],
+    numbers: dict[str, Any],
     cache_dir: str | os.PathLike[str] | None,
 ) -> pathlib.Path:
   """Returns the file whose name says all that the parameters depend on."""
@@ -203,7 +217,8 @@ def _load(path: pathlib.Path) -> Params | None:
   if not path.exists():
     return None
   try:
-    with np.load(path, allow_pickle=False) as archive:
+    # Opened here: np.load leaves a file that is no archive open.
+    with path.open('rb') as file, np.load(file, allow_pickle=False) as archive:
       flat = {name: jnp.asarray(archive[name]) for name in archive.files}
     return traverse_util.unflatten_dict(flat, sep='/')
   except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
@@ -218,13 +233,16 @@ def _load(path: pathlib.Path) -> Params | None:
 
 def _save(path: pathlib.Path, params: Params) -> None:
   """Writes the parameters beside `path`, then moves them there in one step."""
-  flat = traverse_util.flatten_dict(params, sep='/')
+  flat = {
+      name: np.asarray(leaf)
+      for name, leaf in traverse_util.flatten_dict(params, sep='/').items()
+  }
   try:
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(
         dir=path.parent, suffix='.tmp', delete=False
     ) as file:
-      np.savez(file, **{name: np.asarray(leaf) for name, leaf in flat.items()})
+      np.savez(file, allow_pickle=False, **flat)
     os.replace(file.name, path)
   except OSError as error:
     # The run has what it needs; only the next one starts from nothing.

@@ -5,6 +5,8 @@ task vectors are subtracted from and added to, without Flax's outer
 `{'params': ...}`: f(params, x) of the theory is `encode(module, params, x)`.
 """
 
+from typing import Any
+
 from flax import linen as nn
 
 from taskvec_jax.typing import Array
@@ -24,4 +26,5 @@ def init(module: nn.Module, key: Array, inputs: Array) -> Params:
 
 def encode(module: nn.Module, params: Params, inputs: Array) -> Array:
   """Returns features `[N, D]` of `inputs [N, H, W, C]`; pure, not jitted."""
-  return module.apply({'params': params}, inputs)
+  features: Any = module.apply({'params': params}, inputs)
+  return features

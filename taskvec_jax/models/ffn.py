@@ -45,7 +45,7 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
 
 
 class Layer(NamedTuple):
-  """One linear map of a network, as the bounds of theory.md section 4 read it."""
+  """One linear map of a network, as theory.md's bounds (4.3) read it."""
 
   kernel: Array  # [n_in, n_out]
   bias: Array | None  # [n_out]
@@ -69,6 +69,7 @@ class FFN(nn.Module):
   use_bias: bool = True
 
   def __post_init__(self):
+    """Refuses a network whose second derivatives do not exist."""
     check_activation(self.activation)
     if not self.widths or min(self.widths) < 1:
       raise ValueError(
@@ -95,7 +96,8 @@ def check_activation(activation: str) -> None:
   if 'relu' in activation.lower():
     raise ValueError(
         f"Activation '{activation}' has no second derivative at 0, so the"
-        f' second-order term and its bounds do not exist; choose one of {known}.'
+        ' second-order term and its bounds do not exist; choose one of'
+        f' {known}.'
     )
   raise ValueError(f"Unknown activation '{activation}'; choose one of {known}.")
 

@@ -62,6 +62,7 @@ class ViT(nn.Module):
   activation: str = 'quick_gelu'
 
   def __post_init__(self):
+    """Refuses sizes that do not fit together."""
     sizes = (self.patch_size, self.width, self.num_heads, self.mlp_width)
     if min(sizes) < 1 or self.depth < 0 or self.projection == 0:
       raise ValueError(
@@ -95,8 +96,8 @@ class ViT(nn.Module):
       positions = self.get_variable('params', 'position_embedding')
       if positions is not None and len(positions) != num_tokens:
         raise ValueError(
-            f'The parameters have positions for {len(positions) - 1} patches but'
-            f' images of {inputs.shape[1]} x {inputs.shape[2]} have'
+            f'The parameters have positions for {len(positions) - 1} patches'
+            f' but images of {inputs.shape[1]} x {inputs.shape[2]} have'
             f' {num_tokens - 1}; resize the images.'
         )
     hidden = PatchEmbedding(
@@ -122,7 +123,7 @@ class ViT(nn.Module):
 
 
 class PatchEmbedding(nn.Module):
-  """The patch convolution without bias, `[N, L - 1, p p C] -> [N, L - 1, d]`."""
+  """A convolution without bias, `[N, L - 1, p p C] -> [N, L - 1, d]`."""
 
   patch_size: int
   width: int
@@ -200,7 +201,8 @@ def _patches(inputs: Array, patch_size: int) -> Array:
   if height % patch_size or width % patch_size:
     raise ValueError(
         f'Images of {height} x {width} pixels cannot be cut into patches of'
-        f' {patch_size} x {patch_size}; choose an image size that is a multiple.'
+        f' {patch_size} x {patch_size}; choose an image size that is a'
+        ' multiple.'
     )
   rows, columns = height // patch_size, width // patch_size
   grid = inputs.reshape((num, rows, patch_size, columns, patch_size, channels))

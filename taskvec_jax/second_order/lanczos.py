@@ -27,6 +27,7 @@ from collections.abc import Sequence
 import math
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from optax import tree
 
@@ -98,7 +99,7 @@ def tridiagonal(
   for step in range(num_steps):
     basis.append(vector)
     product = hvp_fn(vector)
-    alphas[step] = float(tree.vdot(vector, product))
+    alphas[step] = float(jnp.asarray(tree.vdot(vector, product)))
     scale = float(tree.norm(product))
     if not math.isfinite(scale):
       raise FloatingPointError(
@@ -161,7 +162,8 @@ def certified_largest(
 @jax.jit
 def _without(vector: Params, direction: Params) -> Params:
   """Returns `vector` less its part along the unit vector `direction`."""
-  return tree.add_scale(vector, -tree.vdot(direction, vector), direction)
+  component = jnp.asarray(tree.vdot(direction, vector))
+  return tree.add_scale(vector, -component, direction)
 
 
 def _orthogonalised(vector: Params, basis: Sequence[Params]) -> Params:

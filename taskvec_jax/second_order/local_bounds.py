@@ -32,6 +32,7 @@ all means are taken.
 Source: derived in docs/theory.md, section 4.
 """
 
+from collections.abc import Callable
 from collections.abc import Sequence
 import functools
 import math
@@ -83,61 +84,74 @@ def local_bounds(
   ffn.check_activation(activation)
   norms = weight_norms_lib.weight_norms(layers)
   inputs, labels = np.asarray(inputs), np.asarray(labels)
+  _check_data(inputs, labels, layers, chunk_size)
   kernels = tuple(jnp.asarray(layer[0]) for layer in layers)
-  _check_data(inputs, labels, kernels, chunk_size)
-  dtype = kernels[0].dtype
   curvatures_of = functools.partial(
       example_curvature.example_curvatures,
       kernels,
       tuple(layer[1] for layer in layers),
-      jnp.asarray([norm.kernel for norm in norms], dtype),
+      jnp.asarray([norm.kernel for norm in norms], kernels[0].dtype),
       activation=activation,
       trained=tuple(norm.trained for norm in norms),
   )
-  num_examples = len(inputs)
-  # Chunks as equal as they can be; the last is padded with its first example.
-  size = math.ceil(num_examples / math.ceil(num_examples / chunk_size))
-  chunks = (
-      []
-  )  # per chunk: an ExampleCurvature without its factors, which are summed
-  sums = [np.zeros((k.shape[1], k.shape[1])) for k in kernels]
-  for first in range(0, num_examples, size):
-    num_real = min(size, num_examples - first)
-    chosen = first + np.where(np.arange(size) < num_real, np.arange(size), 0)
-    example = curvatures_of(inputs[chosen].astype(dtype), labels[chosen])
-    example = jax.tree.map(
-        lambda x, n=num_real: np.asarray(x, np.float64)[:n], example
-    )
-    for index, total in enumerate(sums):  # sum_x |h|^2 M_l' S M_l
-      size_h = np.linalg.norm(example.hidden[index], axis=-1)
-      factor = (size_h[:, None, None] * example.factors[index]).reshape(
-          -1, total.shape[0]
-      )
-      total += factor.T @ factor
-    chunks.append(example._replace(factors=()))
-  every = jax.tree.map(lambda *x: np.concatenate(x), *chunks)
-  curvature = every.curvature.mean(0)
+  inputs = inputs.astype(kernels[0].dtype)
+  every, sums = _in_chunks(curvatures_of, inputs, labels, chunk_size)
+  curvature = np.asarray(every.curvature).mean(0)
   block_norms = _largest(every.blocks)  # |M_l' S M_l|_2, [N, L]
-  blocks = np.array(
-      [
-          norm.trained
-          * _kronecker_bound(
-              block_norms[:, index],
-              every.hidden[index],
-              sums[index],
-              num_examples,
-          )
-          for index, norm in enumerate(norms)
-      ]
-  )
-  roots = np.sqrt(blocks)
+  block_bounds = np.zeros(len(norms))  # k_l
+  for index, norm in enumerate(norms):
+    if norm.trained:
+      hidden = np.asarray(every.hidden[index])
+      block_bounds[index] = _kronecker_bound(
+          block_norms[:, index], hidden, sums[index]
+      )
+  roots = np.sqrt(block_bounds)
   return LocalBounds(
       gradient=float(every.gradient.mean()),
       hessian_r2=float(_example_bounds(every).mean()),
       hessian_r2k=float(_largest(np.outer(roots, roots) + curvature)),
-      gauss_newton=float(blocks.sum()),
+      gauss_newton=float(block_bounds.sum()),
       negative_curvature=float(_largest(curvature)),
   )
+
+
+def _in_chunks(
+    curvatures_of: Callable[..., example_curvature.ExampleCurvature],
+    inputs: np.ndarray,
+    labels: np.ndarray,
+    chunk_size: int,
+) -> tuple[example_curvature.ExampleCurvature, list[np.ndarray]]:
+  """Returns all examples in float64, and `sum_x |h|^2 M_l' S M_l` a layer.
+
+  The second takes the place of the factors, which would be N C sum_l n_l
+  numbers.
+  """
+  num_examples = len(inputs)
+  # Chunks as equal as they can be; the last is padded with its first example.
+  size = math.ceil(num_examples / math.ceil(num_examples / chunk_size))
+  chunks, sums = [], []
+  for first in range(0, num_examples, size):
+    num_real = min(size, num_examples - first)
+    chosen = first + np.where(np.arange(size) < num_real, np.arange(size), 0)
+    chunk = jax.tree.map(
+        lambda x, n=num_real: np.asarray(x, np.float64)[:n],
+        curvatures_of(inputs[chosen], labels[chosen]),
+    )
+    sums.append(
+        [
+            _gram(np.linalg.norm(hidden, axis=-1)[:, None, None] * factors)
+            for hidden, factors in zip(chunk.hidden, chunk.factors, strict=True)
+        ]
+    )
+    chunks.append(chunk._replace(factors=()))
+  every = jax.tree.map(lambda *x: np.concatenate(x), *chunks)
+  return every, [np.sum(layer, axis=0) for layer in zip(*sums, strict=True)]
+
+
+def _gram(factors: np.ndarray) -> np.ndarray:
+  """Returns `sum_x F_x' F_x` `[n, n]` of `[N, C, n]`."""
+  rows = factors.reshape(-1, factors.shape[-1])
+  return rows.T @ rows
 
 
 def _example_bounds(every: example_curvature.ExampleCurvature) -> np.ndarray:
@@ -153,17 +167,17 @@ def _example_bounds(every: example_curvature.ExampleCurvature) -> np.ndarray:
 
 
 def _kronecker_bound(
-    norms: np.ndarray, hidden: np.ndarray, total: np.ndarray, num_examples: int
+    norms: np.ndarray, hidden: np.ndarray, total: np.ndarray
 ) -> float:
   """Returns `kmin` from `|A_x|` `[N]`, `h_x` `[N, n]` and `sum_x |h|^2 A`."""
   weighted = np.sqrt(np.maximum(norms, 0.0))[:, None] * hidden
   if weighted.shape[0] > weighted.shape[1]:  # the smaller Gram matrix of two
     weighted = weighted.T
   largest = min(_largest(weighted @ weighted.T), _largest(total))
-  return float(largest) / num_examples
+  return float(largest) / len(norms)
 
 
-def _block_products(blocks: np.ndarray) -> np.ndarray:
+def _block_products(blocks: Array | np.ndarray) -> np.ndarray:
   """Returns `|M_l' S M_j|_2` `[N, L, L]` from `blocks` `[N, L, C, C]`."""
   values, vectors = np.linalg.eigh(blocks)
   roots = np.einsum(
@@ -174,7 +188,7 @@ def _block_products(blocks: np.ndarray) -> np.ndarray:
   return np.sqrt(_largest(left @ blocks[:, None] @ left))
 
 
-def _largest(matrices: np.ndarray) -> np.ndarray:
+def _largest(matrices: Array | np.ndarray) -> np.ndarray:
   """Returns the largest eigenvalues `[...]` of `[..., n, n]`, at least 0."""
   return np.maximum(np.linalg.eigvalsh(matrices)[..., -1], 0.0)
 
@@ -182,10 +196,10 @@ def _largest(matrices: np.ndarray) -> np.ndarray:
 def _check_data(
     inputs: np.ndarray,
     labels: np.ndarray,
-    kernels: Sequence[Array],
+    layers: Sequence[ffn.Layer],
     chunk_size: int,
 ) -> None:
-  num_inputs, num_classes = kernels[0].shape[0], kernels[-1].shape[1]
+  num_inputs, num_classes = layers[0][0].shape[0], layers[-1][0].shape[1]
   if inputs.ndim != 2 or inputs.shape[1] != num_inputs or not len(inputs):
     raise ValueError(
         f'inputs must have shape [N, {num_inputs}] with N at least 1, but have'

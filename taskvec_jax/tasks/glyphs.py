@@ -1,6 +1,6 @@
 """Rendered glyphs: an unlimited, deterministic set to pretrain encoders on.
 
-Some four hundred characters of the DejaVu fonts that matplotlib ships (Latin,
+Some five hundred characters of the DejaVu fonts that matplotlib ships (Latin,
 Greek, Cyrillic, Hebrew, Armenian and Georgian letters, digits, arrows,
 mathematical and geometric symbols), each image with its own font, affine map,
 bend, stroke width, blur, contrast, background and noise. Features that tell
@@ -119,7 +119,7 @@ def _draw(
   """Returns images `uint8 [N, s, s, 1]` of the characters `labels [N]`."""
   fields = _fields()
   num = len(labels)
-  uniform = lambda low, high: rng.uniform(low, high, (num, 1, 1)).astype('f4')
+  uniform = functools.partial(_uniform, rng, num)
 
   which = rng.integers(fields.count[labels]) + fields.first[labels]
   rows, columns = _warp(rng, fields.sizes[which], image_size)
@@ -147,7 +147,7 @@ def _warp(
 ) -> tuple[np.ndarray, np.ndarray]:
   """Returns where in a field each pixel looks: rows, columns `[N, s, s]`."""
   num = len(sizes)
-  uniform = lambda low, high: rng.uniform(low, high, (num, 1, 1)).astype('f4')
+  uniform = functools.partial(_uniform, rng, num)
   # In units in which the image reaches from -1 to 1.
   line = (np.arange(image_size, dtype=np.float32) + 0.5) * 2 / image_size - 1
   y, x = line[:, None], line[None, :]
@@ -157,7 +157,7 @@ def _warp(
   # The character's longer side covers 1 / zoom of the image.
   zoom = np.exp(uniform(np.log(1.0), np.log(1.9)))
   aspect = np.exp(uniform(-0.25, 0.25))
-  angle = rng.normal(0, 0.2, (num, 1, 1)).astype('f4')
+  angle = 0.2 * rng.standard_normal((num, 1, 1), dtype=np.float32)
   y, x = y * zoom * aspect, x * zoom / aspect
   x = x + uniform(-0.35, 0.35) * y
   rows = np.cos(angle) * y - np.sin(angle) * x
@@ -165,6 +165,13 @@ def _warp(
   half = sizes[:, None, None] / 2
   middle = (_FIELD - 1) / 2
   return rows * half + middle, columns * half + middle
+
+
+def _uniform(
+    rng: np.random.Generator, num: int, low: float, high: float
+) -> np.ndarray:
+  """Returns a number an image, float32 `[num, 1, 1]`."""
+  return rng.uniform(low, high, (num, 1, 1)).astype(np.float32)
 
 
 def _smooth(rng: np.random.Generator, num: int, image_size: int) -> np.ndarray:
@@ -239,7 +246,7 @@ def _longer_side(ink: np.ndarray) -> int:
 
 def _signed_distance(ink: np.ndarray) -> np.ndarray:
   """Returns the distance to the outline in pixels, positive inside the ink."""
-  inside = ndimage.distance_transform_edt(ink)
-  outside = ndimage.distance_transform_edt(~ink)
+  inside = np.asarray(ndimage.distance_transform_edt(ink))
+  outside = np.asarray(ndimage.distance_transform_edt(~ink))
   signed = np.where(ink, inside - 0.5, 0.5 - outside)
   return np.clip(signed, -_FAR, _FAR).astype(np.float32)

@@ -157,6 +157,47 @@ def test_4_4_is_at_most_400_times_the_norm_of_a_dense_hessian():
   assert 1 <= ratio <= 400
 
 
+@pytest.mark.parametrize('has_bias', [True, False])
+def test_4_4_is_reached_by_one_layer_and_two_equally_likely_classes(has_bias):
+  # H = [x; 1] [x; 1]' (x) S, and S of two equal probabilities has norm 1/2.
+  layers = (
+      ffn.Layer(np.zeros((2, 2)), np.zeros(2) if has_bias else None, True),
+  )
+  structure = ((2, 2), 'tanh', (has_bias,), (True,))
+  hessian, _ = dense_reference(structure)(
+      layers, np.array([[3.0, 4.0]]), np.array([0])
+  )
+  result = bounds.ffn_bounds(layers, 'tanh', 5.0)
+  assert result.hessian == pytest.approx(np.linalg.norm(hessian, 2), rel=1e-12)
+  assert result.hessian == pytest.approx((25 + has_bias) / 2, rel=1e-12)
+
+
+@pytest.mark.parametrize('head_is_trained', [True, False])
+def test_4_4_of_two_layers_is_what_the_recursion_gives_by_hand(head_is_trained):
+  # SiLU: gamma = 1 bounds the activations, beta_1 > 1 only the slopes.
+  layers = (
+      ffn.Layer(np.diag([2.0, 1.0]), np.array([0.0, 0.5]), True),
+      ffn.Layer(np.diag([3.0, 1.0]), np.array([1.0, 0.0]), head_is_trained),
+  )
+  beta_1, beta_2, _, _, _ = weight_norms.SLOPES['silu']
+  first = math.hypot(1.5, 1)  # hh_0
+  second = math.hypot(2 * 1.5 + 0.5, 1) * head_is_trained  # hh_1
+  reach = np.array([3 * beta_1 * first, second])
+  cross = beta_1 * first * head_is_trained
+  bend = np.array([[3 * beta_2 * first**2, cross], [cross, 0]])
+  result = bounds.ffn_bounds(layers, 'silu', 1.5)
+  assert result.gradient == pytest.approx(
+      math.sqrt(2) * np.linalg.norm(reach), rel=1e-13
+  )
+  curvature = np.outer(reach, reach) / 2 + math.sqrt(2) * bend
+  assert result.hessian == pytest.approx(
+      np.linalg.eigvalsh(curvature)[-1], rel=1e-13
+  )
+  assert bounds.negative_curvature(layers, 'silu', 1.5) == pytest.approx(
+      math.sqrt(2) * np.linalg.eigvalsh(bend)[-1], rel=1e-13
+  )
+
+
 def test_without_biases_4_5_is_its_closed_product():
   # Two layers by hand: D_2 = b1 B_x sqrt(B_1^2 + B_2^2), E_2 = b1 B_x + B_2 b2
   # B_x^2.

@@ -129,6 +129,34 @@ def test_the_gauss_newton_bound_of_equal_inputs_is_exact_for_one_layer():
   assert result.hessian_r2 == pytest.approx(exact, rel=1e-12)
 
 
+def test_one_example_and_one_trained_layer_leave_nothing_to_bound():
+  # The first layer alone: no two layers to couple, no examples to average. Its
+  # Gauss-Newton norm is exact, below two frozen layers; below one frozen layer
+  # dz_1 is the only derivative of the logits, and so is its curvature.
+  for num_layers, has_bias in ((2, True), (3, False)):
+    structure = (
+        (5, 6, 4, 3)[:num_layers] + (3,),
+        'gelu',
+        (has_bias,) * num_layers,
+        (True,) + (False,) * (num_layers - 1),
+    )
+    layers, inputs, labels = random_problem(
+        np.random.default_rng(num_layers), structure
+    )
+    inputs, labels = inputs[:1], labels[:1]
+    hessians, gauss_newtons, _ = dense_reference(structure)(
+        layers, inputs, labels
+    )
+    result = local_bounds.local_bounds(layers, 'gelu', inputs, labels)
+    exact = np.linalg.eigvalsh(gauss_newtons[0])[-1]
+    assert result.gauss_newton == pytest.approx(exact, rel=1e-12)
+    curvature = np.linalg.norm(hessians[0] - gauss_newtons[0], 2)
+    if num_layers == 2:
+      assert result.negative_curvature == pytest.approx(curvature, rel=1e-12)
+    else:
+      assert curvature <= result.negative_curvature * (1 + 1e-12)
+
+
 def test_means_before_norms_make_r2k_the_tighter_for_scattered_inputs():
   # Orthogonal inputs and one layer: R2 adds what R2K sees to be orthogonal.
   layers = (ffn.Layer(np.zeros((8, 3)), None, True),)
@@ -159,19 +187,19 @@ def test_the_result_does_not_depend_on_how_the_examples_are_cut():
 
 def test_float32_parameters_give_the_bounds_of_float64_to_rounding():
   layers, inputs, labels = random_problem(
-      np.random.default_rng(5), STRUCTURES[3], np.float32
+      np.random.default_rng(5), STRUCTURES[2], np.float32
   )
   exact = local_bounds.local_bounds(
       [
           ffn.Layer(*(x if x is None else np.float64(x) for x in pair), own)
           for *pair, own in layers
       ],
-      'gelu',
+      'tanh',
       np.float64(inputs),
       labels,
   )
   with jax.enable_x64(False):
-    result = local_bounds.local_bounds(layers, 'gelu', inputs, labels)
+    result = local_bounds.local_bounds(layers, 'tanh', inputs, labels)
   np.testing.assert_allclose(result, exact, rtol=1e-4)
 
 
