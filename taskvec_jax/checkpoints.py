@@ -109,7 +109,9 @@ def _steps(folder: pathlib.Path) -> list[int]:
   # Orbax names a half-written one otherwise, so a number means a whole one.
   if not folder.is_dir():
     return []
-  return sorted(int(path.name) for path in folder.iterdir() if path.name.isdigit())
+  return sorted(
+      int(path.name) for path in folder.iterdir() if path.name.isdigit()
+  )
 
 
 def _digest(tree: Params, record: dict[str, Any]) -> str:

@@ -106,7 +106,9 @@ def _sentence(error: Exception) -> str:
   if unknown:
     field, owner = unknown.groups()
     known = getattr(config_lib, owner, None)
-    names = ', '.join(f.name for f in dataclasses.fields(known)) if known else ''
+    names = (
+        ', '.join(f.name for f in dataclasses.fields(known)) if known else ''
+    )
     return f'the config has no field {field!r}; {owner} has {names}'
   if isinstance(error, flags.IllegalFlagValueError):
     return f'wrong type of value, {error}'

@@ -16,7 +16,7 @@ import pytest
 _ROOT = pathlib.Path(__file__).parents[1]
 
 _LAYERS = (  # lowest first
-    {'typing'},
+    {'typing', 'tree'},
     {'tasks', 'models', 'task_vectors', 'checkpoints'},
     {'gradients'},
     {'finetuning', 'second_order', 'merging'},

@@ -69,9 +69,7 @@ def descend(params, value_and_grad_fns_by_step, learning_rate):
   """Returns the end of gradient descent, one function a step."""
   for fn in value_and_grad_fns_by_step:
     _, gradient = fn(params)
-    params = jax.tree.map(
-        lambda p, g: p - learning_rate * g, params, gradient
-    )
+    params = jax.tree.map(lambda p, g: p - learning_rate * g, params, gradient)
   return params
 
 

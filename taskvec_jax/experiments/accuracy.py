@@ -16,7 +16,6 @@ import numpy as np
 from taskvec_jax.experiments import epochs as epochs_lib
 from taskvec_jax.experiments import setting as setting_lib
 from taskvec_jax.gradients import full_batch
-from taskvec_jax.gradients import losses
 from taskvec_jax.report import results as results_lib
 from taskvec_jax.task_vectors import arithmetic
 from taskvec_jax.typing import Params
@@ -113,16 +112,13 @@ def choose_alpha(
   """
   mean = np.zeros(len(alphas))
   candidates = np.asarray(alphas, np.float32)
+  batches = setting_lib.evaluation_batches(setting, 'validation')
   for name, data in setting.data.items():
-    score_fn = jax.tree_util.Partial(
-        _scores, jax.tree_util.Partial(
-            losses.score_sum_fn(setting.module), setting.heads[name]
-        )
-    )
+    score_sum = setting_lib.score_sum(setting, name)
     _, correct = full_batch.exact_mean(
-        score_fn,
+        jax.tree_util.Partial(_scores, score_sum),
         (setting.base_params, total, candidates),
-        setting_lib.batches(setting, data.validation),
+        batches[name],
         data.validation.num_examples,
     )
     mean += np.asarray(correct, np.float64) / len(setting.data)
@@ -148,14 +144,12 @@ def _test(
 ) -> dict[str, float]:
   """Returns each task's test accuracy under its own entry of `params`."""
   out = {}
+  batches = setting_lib.evaluation_batches(setting, 'test')
   for name, data in setting.data.items():
-    score_sum = jax.tree_util.Partial(
-        losses.score_sum_fn(setting.module), setting.heads[name]
-    )
     _, correct = full_batch.exact_mean(
-        score_sum,
+        setting_lib.score_sum(setting, name),
         params[name],
-        setting_lib.batches(setting, data.test),
+        batches[name],
         data.test.num_examples,
     )
     out[name] = float(correct)

@@ -23,10 +23,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from optax import tree
 import tqdm
 
 from taskvec_jax import checkpoints
+from taskvec_jax import tree
 from taskvec_jax.experiments import config as config_lib
 from taskvec_jax.experiments import setting as setting_lib
 from taskvec_jax.experiments import workdir as workdir_lib
@@ -83,10 +83,10 @@ def exact_steps(setting: setting_lib.Setting, task: str, eta: float) -> StepsFn:
   )
 
   def steps(state, num_done):
-    params = setting.base_params if state is None else state['params']
+    start = setting.base_params if state is None else state['params']
     # No end: who asks decides when to stop.
     for params, info in gradient_descent.trajectory(
-        params,
+        start,
         fn,
         learning_rate=eta,
         num_epochs=np.iinfo(np.int32).max,
@@ -108,15 +108,21 @@ def empirical_steps(
   The multitask epoch is as long as that of the largest task; smaller tasks
   start again within it.
   """
-  names = list(setting.scaling) if task == MULTITASK else [task]
-  examples = {n: setting.data[n].train for n in names}
-  num_examples = max(len(e.labels) for e in examples.values())
+  multitask_run = task == MULTITASK
+  # A sequence, not a mapping: names would be a part of the compiled program.
+  tasks = [
+      losses.IndexedTask(
+          setting_lib.padded_head(setting, name),
+          setting.data[name].train.inputs,
+          setting.data[name].train.labels,
+          setting.scaling[name] if multitask_run else 1.0,
+      )
+      for name in (setting.scaling if multitask_run else [task])
+  ]
+  num_examples = max(len(one.labels) for one in tasks)
   batch_size = min(empirical.batch_size, num_examples)
   loss_fn = jax.tree_util.Partial(
-      losses.indexed_value_and_grad_fn(setting.module),
-      {n: setting.heads[n] for n in names},
-      {n: (e.inputs, e.labels) for n, e in examples.items()},
-      {n: setting.scaling[n] if task == MULTITASK else 1.0 for n in names},
+      losses.indexed_value_and_grad_fn(setting.module), tasks
   )
   num_steps = empirical.max_epochs * (num_examples // batch_size)
   optimizer = _optimizer(
@@ -180,12 +186,11 @@ def validation_loss_fn(
   """Returns the validation loss, the scaled sum over tasks for 'multitask'."""
   names = list(setting.scaling) if task == MULTITASK else [task]
   weights = {n: setting.scaling[n] if task == MULTITASK else 1.0 for n in names}
+  batches = setting_lib.evaluation_batches(setting, 'validation')
   split = {
       n: (
           setting_lib.loss_sum(setting, n),
-          full_batch.place(
-              setting_lib.batches(setting, setting.data[n].validation)
-          ),
+          batches[n],
           setting.data[n].validation.num_examples,
       )
       for n in names
@@ -313,15 +318,17 @@ def _run_epochs(
     enough = epoch >= plan.merge_epochs[-1]
     record['hit_cap'] = not converged and epoch >= plan.max_epochs
     record['done'] = (converged and enough) or epoch >= plan.max_epochs
-    metrics.append({
-        'seed': plan.seed,
-        'regime': plan.regime,
-        'task': plan.task,
-        'epoch': epoch,
-        'loss': loss,
-        'validation_loss': value,
-        'update_norm': float(norm),
-    })
+    metrics.append(
+        {
+            'seed': plan.seed,
+            'regime': plan.regime,
+            'task': plan.task,
+            'epoch': epoch,
+            'loss': loss,
+            'validation_loss': value,
+            'update_norm': float(norm),
+        }
+    )
     saved['state'] = state
     if record['done']:
       del saved['state']

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from optax import tree
 
+from taskvec_jax import tree
 from taskvec_jax.experiments import setting as setting_lib
 from taskvec_jax.finetuning import gradient_descent
 from taskvec_jax.finetuning import minibatch
@@ -90,7 +90,9 @@ def rates(
     batches: str,
 ) -> list[results_lib.Rates]:
   """Returns norms and slopes for every k of `epochs`, at most `len(steps)`."""
-  by_rate = [norms_by_epoch(setting, steps, epochs, eta) for eta in learning_rates]
+  by_rate = [
+      norms_by_epoch(setting, steps, epochs, eta) for eta in learning_rates
+  ]
   num_examples = max(d.train.num_examples for d in setting.data.values())
   out = []
   for k in epochs:
@@ -126,7 +128,9 @@ def norms_by_epoch(
   """Returns the norms after each of `epochs` steps."""
   base_params, scaling = setting.base_params, setting.scaling
   tracks = {
-      name: descent(base_params, [fns[name] for fns in steps.plain], learning_rate)
+      name: descent(
+          base_params, [fns[name] for fns in steps.plain], learning_rate
+      )
       for name in scaling
   }
   objectives = [
@@ -149,7 +153,9 @@ def norms_by_epoch(
     )
     responded = tree.sub(gap, next(linear).response)
     if k in epochs:
-      out[k] = Norms(*(float(tree.norm(x)) for x in (gap, corrected, responded)))
+      out[k] = Norms(
+          *(float(tree.norm(x)) for x in (gap, corrected, responded))
+      )
   return out
 
 
@@ -166,4 +172,3 @@ def descent(base_params: Params, fns: Sequence[ValueAndGradFn], eta: float):
 def slope(learning_rates: Sequence[float], norms: Sequence[float]) -> float:
   """Returns the least-squares slope of log norm against log learning rate."""
   return float(np.polyfit(np.log(learning_rates), np.log(norms), 1)[0])
-

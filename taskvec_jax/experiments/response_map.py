@@ -12,9 +12,9 @@ import dataclasses
 
 import jax
 import numpy as np
-from optax import tree
 import tqdm
 
+from taskvec_jax import tree
 from taskvec_jax.experiments import setting as setting_lib
 from taskvec_jax.finetuning import gradient_descent
 from taskvec_jax.report import results as results_lib
@@ -22,7 +22,6 @@ from taskvec_jax.second_order import correction
 from taskvec_jax.second_order import lanczos
 from taskvec_jax.second_order import response
 from taskvec_jax.task_vectors import arithmetic
-
 
 FIELDS = (
     'gap_share',

@@ -100,24 +100,10 @@ def build(
       batch_size=config.pretraining.batch_size,
       learning_rate=config.pretraining.learning_rate,
   )
-  encode = jax.jit(lambda inputs: encoders.encode(module, base_params, inputs))
-  fitted = {}
-  for name, task in tasks.items():
-    few = task_lib.subsample(
-        task.train,
-        config.heads.examples_per_class * task.num_classes,
-        seed=seed,
-    )
-    fitted[name] = heads.linear_probe(
-        np.asarray(encode(_inputs(config, few))),
-        few.labels,
-        num_classes=task.num_classes,
-        regularization=config.heads.regularization,
-    )
   return Setting(
       module=module,
       base_params=base_params,
-      heads=fitted,
+      heads=_fit_heads(config, tasks, module, base_params, seed=seed),
       data={name: _data(config, task) for name, task in tasks.items()},
       scaling=arithmetic.uniform_scaling(tasks, config.alpha or None),
       batch_size=config.batch_size,
@@ -172,21 +158,51 @@ def cast(setting: Setting, dtype: Any) -> Setting:
 
 def batches(setting: Setting, arrays: Arrays) -> batching.Batch:
   """Returns a split's examples, cut and padded for this process's devices."""
+  return _cut(setting, arrays, arrays.num_examples)
+
+
+def evaluation_batches(setting: Setting, split: str) -> dict[str, Any]:
+  """Returns every task's 'validation' or 'test' examples, on the devices.
+
+  All have the shape of the largest, so that one compiled program serves them:
+  a forward pass over padding costs less than a compilation.
+  """
+  arrays = {name: getattr(data, split) for name, data in setting.data.items()}
+  capacity = max(split.num_examples for split in arrays.values())
+  return {
+      name: full_batch.place(_cut(setting, split, capacity))
+      for name, split in arrays.items()
+  }
+
+
+def _cut(setting: Setting, arrays: Arrays, capacity: int) -> batching.Batch:
   _, num_processes = full_batch.process()
   return batching.make_batches(
       arrays.inputs,
       arrays.labels,
-      # Small sets need no padding up to the full batch.
-      batch_size=min(setting.batch_size, max(arrays.num_examples, 1)),
+      batch_size=setting.batch_size,
       num_shards=full_batch.num_devices(),
-      capacity=-(-arrays.num_examples // num_processes),
+      capacity=-(-capacity // num_processes),
   )
+
+
+def padded_head(setting: Setting, task: str) -> heads.Head:
+  """Returns a task's head with as many classes as the largest task has."""
+  num_classes = max(data.num_classes for data in setting.data.values())
+  return heads.pad_classes(setting.heads[task], num_classes=num_classes)
 
 
 def loss_sum(setting: Setting, task: str) -> jax.tree_util.Partial:
   """Returns `(params, batch) -> summed loss` of one task."""
   return jax.tree_util.Partial(
-      losses.loss_sum_fn(setting.module), setting.heads[task]
+      losses.loss_sum_fn(setting.module), padded_head(setting, task)
+  )
+
+
+def score_sum(setting: Setting, task: str) -> jax.tree_util.Partial:
+  """Returns `(params, batch) -> (summed loss, number correct)` of one task."""
+  return jax.tree_util.Partial(
+      losses.score_sum_fn(setting.module), padded_head(setting, task)
   )
 
 
@@ -211,6 +227,34 @@ def grad_and_hvp_fns(setting: Setting) -> dict[str, GradAndHvpFn]:
           data.train.num_examples,
       )
       for name, data in setting.data.items()
+  }
+
+
+_encode = jax.jit(encoders.encode, static_argnums=0)
+
+
+def _fit_heads(config, tasks, module, base_params, *, seed):
+  """Returns one linear probe a task, on a few examples a class."""
+  few = {
+      name: task_lib.subsample(
+          task.train,
+          config.heads.examples_per_class * task.num_classes,
+          seed=seed,
+      )
+      for name, task in tasks.items()
+  }
+  # One pass for all tasks: one compiled program.
+  inputs = np.concatenate([_inputs(config, part) for part in few.values()])
+  features = np.asarray(_encode(module, base_params, inputs))
+  ends = np.cumsum([len(part.labels) for part in few.values()])
+  return {
+      name: heads.linear_probe(
+          part,
+          few[name].labels,
+          num_classes=tasks[name].num_classes,
+          regularization=config.heads.regularization,
+      )
+      for name, part in zip(few, np.split(features, ends[:-1]), strict=True)
   }
 
 

@@ -15,7 +15,6 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
-from optax import tree
 
 from taskvec_jax.experiments import accuracy
 from taskvec_jax.experiments import config as config_lib
@@ -93,20 +92,20 @@ def _once(job: _Job, part: str, kind, compute):
   return workdir_lib.once(job.folder, part, kind, compute, job.seconds)
 
 
-def _first_setting(job: _Job, num_examples: int) -> setting_lib.Setting:
-  """Returns the first seed's setting on at most so many training images."""
+def _first_setting(job: _Job) -> setting_lib.Setting:
+  """Returns the first seed's setting, on the examples of the analysis."""
   return setting_lib.limited(
       job.setting_fn(job.config.seeds[0]),
       job.config,
       job.tasks,
-      num_examples=num_examples,
+      num_examples=job.config.analysis.num_examples,
   )
 
 
 def _eigenvalues(job: _Job) -> dict[str, list[float]]:
   def compute():
     found = response_map.extreme_eigenvalues(
-        _first_setting(job, job.config.analysis.map_examples),
+        _first_setting(job),
         num_iterations=job.config.analysis.lanczos_iterations,
         seed=job.config.seeds[0],
     )
@@ -138,7 +137,7 @@ def _rates(job: _Job, lambda_max: float) -> list[results_lib.Rates]:
           batches=batches,
       )
 
-    return in_float64(measure, _first_setting(job, analysis.rates_examples))
+    return in_float64(measure, _first_setting(job))
 
   kind = list[results_lib.Rates]
   return [
@@ -165,41 +164,37 @@ def _response_map(job: _Job, lambda_max: float) -> results_lib.ResponseMap:
           epochs=response_map.map_epochs(job.config.num_epochs),
       )
 
-    setting = _first_setting(job, analysis.map_examples)
-    return in_float64(measure, setting) if analysis.map_float64 else measure(
-        setting
+    setting = _first_setting(job)
+    return (
+        in_float64(measure, setting)
+        if analysis.map_float64
+        else measure(setting)
     )
 
-  return response_map.join_rows([
-      _once(
-          job,
-          f'map-{sharpness:g}',
-          results_lib.ResponseMap,
-          functools.partial(compute, sharpness),
-      )
-      for sharpness in analysis.map_sharpness
-  ])
+  return response_map.join_rows(
+      [
+          _once(
+              job,
+              f'map-{sharpness:g}',
+              results_lib.ResponseMap,
+              functools.partial(compute, sharpness),
+          )
+          for sharpness in analysis.map_sharpness
+      ]
+  )
 
 
 def _ladders(job: _Job) -> list[results_lib.Ladder]:
-  def compute(num_epochs: int):
-    return ladder.ladder(
-        _first_setting(job, job.config.analysis.ladder_examples),
+  def compute():
+    return ladder.ladders(
+        _first_setting(job),
         learning_rate=job.config.learning_rate,
-        num_epochs=num_epochs,
+        epochs=job.config.analysis.ladder_epochs,
         lanczos_iterations=job.config.analysis.lanczos_iterations,
         seed=job.config.seeds[0],
     )
 
-  return [
-      _once(
-          job,
-          f'ladder-{num_epochs}',
-          results_lib.Ladder,
-          functools.partial(compute, num_epochs),
-      )
-      for num_epochs in job.config.analysis.ladder_epochs
-  ]
+  return _once(job, 'ladder', list[results_lib.Ladder], compute)
 
 
 def _equality(job: _Job, seed: int) -> list[results_lib.Equality]:
@@ -209,12 +204,15 @@ def _equality(job: _Job, seed: int) -> list[results_lib.Equality]:
           setting, learning_rate=job.config.learning_rate, seed=seed
       )
 
-    setting = job.setting_fn(seed)
+    setting = setting_lib.limited(
+        job.setting_fn(seed),
+        job.config,
+        job.tasks,
+        num_examples=job.config.analysis.equality_examples,
+    )
     return [measure(setting), in_float64(measure, setting)]
 
-  return _once(
-      job, f'equality-{seed}', list[results_lib.Equality], compute
-  )
+  return _once(job, f'equality-{seed}', list[results_lib.Equality], compute)
 
 
 def _accuracies(
@@ -247,7 +245,7 @@ def _accuracies(
           )
       )
 
-    def evaluate(regime=regime, finished=finished):
+    def evaluate(regime=regime, finished=finished, names=names):
       # A run that ended before a kill is read back from its checkpoint.
       for task in names:
         if task not in finished:
@@ -332,7 +330,7 @@ def _describe(
       seeds=list(config.seeds),
       tasks=tasks,
       model=repr_of(config.model),
-      num_parameters=int(tree.size(setting.base_params)),
+      num_parameters=sum(x.size for x in jax.tree.leaves(setting.base_params)),
       regimes=describe_regimes(config),
       learning_rate=config.learning_rate,
       num_epochs=config.num_epochs,
@@ -387,9 +385,7 @@ def left_out(
   """Returns sentences that say what the run's budget left out."""
   analysis, said = config.analysis, []
   if config.max_train:
-    said.append(
-        f'At most {config.max_train} training images a task are used.'
-    )
+    said.append(f'At most {config.max_train} training images a task are used.')
   if config.max_evaluation:
     said.append(
         f'At most {config.max_evaluation:,} validation and test images a task'
@@ -400,13 +396,16 @@ def left_out(
         'Rates, response map, ladder and eigenvalues are of the first seed'
         f' ({config.seeds[0]}) alone.'
     )
-  for what, number in (
-      ('The rates', analysis.rates_examples),
-      ('The response map and the eigenvalues', analysis.map_examples),
-      ('The ladder', analysis.ladder_examples),
-  ):
-    if number:
-      said.append(f'{what} use at most {number} training images a task.')
+  if analysis.equality_examples:
+    said.append(
+        'The equality after one epoch is measured on at most'
+        f' {analysis.equality_examples} training images a task.'
+    )
+  if analysis.num_examples:
+    said.append(
+        'The analysis of the first seed uses at most'
+        f' {analysis.num_examples} training images a task.'
+    )
   said.append(
       'The ladder is computed for k ='
       f' {", ".join(str(k) for k in analysis.ladder_epochs)} only.'

@@ -161,7 +161,7 @@ def _check_same(
     name, theirs, ours = difference
     raise ValueError(
         f'{folder} holds a run with {name} = {theirs!r}, but this one has'
-        f' {ours!r}; name another --workdir, or repeat that run\'s settings to'
+        f" {ours!r}; name another --workdir, or repeat that run's settings to"
         ' go on with it.'
     )
 
@@ -169,9 +169,7 @@ def _check_same(
 def _first_difference(there: Any, mine: Any, name: str):
   if isinstance(there, dict) and isinstance(mine, dict):
     for key in [*mine, *there]:
-      found = _first_difference(
-          there.get(key), mine.get(key), f'{name}.{key}'
-      )
+      found = _first_difference(there.get(key), mine.get(key), f'{name}.{key}')
       if found:
         return found
     return None

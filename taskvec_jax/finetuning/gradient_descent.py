@@ -14,8 +14,7 @@ from collections.abc import Iterator
 import math
 from typing import NamedTuple
 
-from optax import tree
-
+from taskvec_jax import tree
 from taskvec_jax.typing import Params
 from taskvec_jax.typing import ValueAndGradFn
 

@@ -9,8 +9,7 @@ as the gradients of the tasks together.
 
 from collections.abc import Mapping
 
-from optax import tree
-
+from taskvec_jax import tree
 from taskvec_jax.typing import Array
 from taskvec_jax.typing import Params
 from taskvec_jax.typing import ValueAndGradFn
@@ -36,14 +35,12 @@ def multitask_value_and_grad(
     )
 
   def value_and_grad_fn(params: Params) -> tuple[Array, Params]:
-    total_loss, total_gradient = None, None
+    total = None
     for task, alpha in scaling.items():
       loss, gradient = value_and_grad_fns[task](params)
-      if total_gradient is None:
-        total_loss, total_gradient = alpha * loss, tree.scale(alpha, gradient)
-      else:
-        total_loss = total_loss + alpha * loss
-        total_gradient = tree.add_scale(total_gradient, alpha, gradient)
-    return total_loss, total_gradient
+      if total is None:
+        total = tree.zeros_like((loss, gradient))
+      total = tree.add_scale(total, alpha, (loss, gradient))
+    return total
 
   return value_and_grad_fn

@@ -177,9 +177,12 @@ def _pair(sum_fn, operands, batches):
     # summand with the addition (an FMA), which would break TwoSum.
     summand = lax.optimization_barrier(sum_fn(operands, batch))
     out = jax.tree.map(_add, *pair, summand)
-    return jax.tree.transpose(
-        jax.tree.structure(summand), jax.tree.structure((0, 0)), out
-    ), None
+    return (
+        jax.tree.transpose(
+            jax.tree.structure(summand), jax.tree.structure((0, 0)), out
+        ),
+        None,
+    )
 
   first = jax.tree.map(lambda x: x[0], batches)
   zeros = jax.tree.map(
@@ -198,7 +201,7 @@ def _pair(sum_fn, operands, batches):
 def _mean(sum_fn, operands, num_examples, batches):
   high, low = _pair(sum_fn, operands, batches)
   return jax.tree.map(
-      lambda h, l: (h + l) / jnp.asarray(num_examples, h.dtype), high, low
+      lambda hi, lo: (hi + lo) / jnp.asarray(num_examples, hi.dtype), high, low
   )
 
 

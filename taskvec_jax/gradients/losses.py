@@ -7,7 +7,9 @@ of examples.
 """
 
 from collections.abc import Callable
+from collections.abc import Sequence
 import functools
+from typing import NamedTuple
 
 from flax import linen as nn
 import jax
@@ -77,30 +79,39 @@ def score_sum_fn(
   return score_sum
 
 
-@functools.cache
-def indexed_value_and_grad_fn(module: nn.Module):
-  """Returns the mini-batch loss and gradient of some examples of some tasks.
+class IndexedTask(NamedTuple):
+  """One task's head and all of its examples, as data of a program."""
 
-  The function is `(heads, examples, weights, params, indices [B]) -> (loss,
-  gradient)` with mappings from task name to head, to (inputs `[N_t, ...]`,
-  labels `[N_t]`) and to the weight of the task's mean loss. A task with fewer
-  examples than the largest index starts again from its first.
+  head: heads.Head
+  inputs: Array  # [N, ...]
+  labels: Array  # int [N]
+  weight: float  # of its mean loss in the objective
+
+
+@functools.cache
+def indexed_value_and_grad_fn(
+    module: nn.Module,
+) -> Callable[[Sequence[IndexedTask], Params, Array], tuple[Array, Params]]:
+  """Returns `(tasks, params, indices [B]) -> (loss, gradient)` of mini-batches.
+
+  The loss is the weighted sum over tasks of the mean over the examples with
+  these indices; a task with fewer examples starts again from its first.
   """
 
-  def loss(params, fitted, examples, weights, indices):
+  def loss(params, tasks, indices):
     total = 0.0
-    for task, (inputs, labels) in examples.items():
-      chosen = indices % len(labels)
-      features = encoders.encode(module, params, inputs[chosen])
+    for task in tasks:
+      chosen = indices % len(task.labels)
+      features = encoders.encode(module, params, task.inputs[chosen])
       loss_sum = cross_entropy_sum(
-          heads.logits(fitted[task], features),
-          labels[chosen],
+          heads.logits(task.head, features),
+          task.labels[chosen],
           jnp.ones(indices.shape, bool),
       )
-      total = total + weights[task] * loss_sum / len(indices)
+      total = total + task.weight * loss_sum / len(indices)
     return total
 
-  def value_and_grad(fitted, examples, weights, params, indices):
-    return jax.value_and_grad(loss)(params, fitted, examples, weights, indices)
+  def value_and_grad(tasks, params, indices):
+    return jax.value_and_grad(loss)(params, tasks, indices)
 
   return value_and_grad

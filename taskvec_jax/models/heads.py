@@ -19,6 +19,9 @@ from sklearn import linear_model
 
 from taskvec_jax.typing import Array
 
+# exp(-10,000) is 0 in float64, too.
+_NEVER = -1e4
+
 
 class Head(NamedTuple):
   """A linear head; a pytree of two arrays."""
@@ -30,6 +33,25 @@ class Head(NamedTuple):
 def logits(head: Head, features: Array) -> Array:
   """Returns logits `[N, C]` of `features [N, D]`."""
   return features @ head.kernel + head.bias
+
+
+def pad_classes(head: Head, *, num_classes: int) -> Head:
+  """Returns the head with classes added that never get any probability.
+
+  Their logit is so low that the softmax of any float type makes it exactly 0,
+  so losses, gradients and Hessians stay what they were. Tasks of different
+  numbers of classes then have equal shapes and share compiled programs.
+  """
+  missing = num_classes - head.kernel.shape[1]
+  if missing < 0:
+    raise ValueError(
+        f'The head has {head.kernel.shape[1]} classes, more than the'
+        f' {num_classes} to pad to.'
+    )
+  return Head(
+      np.pad(head.kernel, [(0, 0), (0, missing)]),
+      np.pad(head.bias, (0, missing), constant_values=_NEVER),
+  )
 
 
 def check_fits(head: Head, *, num_features: int) -> None:

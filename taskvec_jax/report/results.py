@@ -104,8 +104,8 @@ class Rung:
 
   name: str  # 'R0' ... 'R4'
   meaning: str
-  value: float
-  ratio: float  # value / |C_k|
+  value: float | None  # None where the bound overflows
+  ratio: float | None  # value / |C_k|
   kind: str  # 'certified' (a proven upper bound), 'estimate' or 'measured'
 
 

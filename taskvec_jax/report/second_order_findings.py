@@ -11,6 +11,7 @@ Source: Zhou et al., "On Task Vectors and Gradients", arXiv:2508.16082; (4.6)
 is derived in docs/theory.md.
 """
 
+import itertools
 import math
 
 from taskvec_jax.report import results as results_lib
@@ -97,14 +98,20 @@ def ladder(results: results_lib.Results) -> list[verdicts.Finding]:
 
 
 def out_of_order(ladder: results_lib.Ladder) -> list[str]:
-  """Returns 'R2 < R3' for each rung that is not at least the next one."""
+  """Returns 'R2 < R3' for each rung that is not at least those after it."""
   broken = []
-  for upper, lower in zip(ladder.rungs, ladder.rungs[1:], strict=False):
+  for upper, lower in itertools.combinations(ladder.rungs, 2):
+    if {upper.name, lower.name} == {'R2', 'R2K'}:
+      continue  # neither is always the smaller
     estimated = 'estimate' in (upper.kind, lower.kind)
     tolerance = _LANCZOS_TOLERANCE if estimated else _ROUNDING
-    if not upper.value >= lower.value * (1 - tolerance):
+    if not _size(upper) >= _size(lower) * (1 - tolerance):
       broken.append(f'{upper.name} < {lower.name}')
   return broken
+
+
+def _size(rung: results_lib.Rung) -> float:
+  return math.inf if rung.value is None else rung.value
 
 
 def _rungs(results: results_lib.Results) -> verdicts.Finding:
@@ -120,7 +127,9 @@ def _rungs(results: results_lib.Results) -> verdicts.Finding:
   ratios: dict[str, list[float]] = {}
   for one in ladders:
     for rung in one.rungs[:-1]:
-      ratios.setdefault(rung.name, []).append(rung.ratio)
+      ratios.setdefault(rung.name, []).append(
+          math.inf if rung.ratio is None else rung.ratio
+      )
   loose = [
       f'{name} is above its bar of {RATIO_BARS[name]:g}'
       for name, values in ratios.items()

@@ -25,8 +25,7 @@ from collections.abc import Iterator
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from optax import tree
-
+from taskvec_jax import tree
 from taskvec_jax.typing import GradAndHvpFn
 from taskvec_jax.typing import Params
 
@@ -62,7 +61,15 @@ def corrections(
     state = _initial(base_params, scaling)
   for step, fns in enumerate(fns_by_step):
     if step >= state.step:
-      state = _advance(state, fns, scaling, learning_rate)
+      # A copy: the caller may keep the state that was yielded before.
+      drift = dict(state.drift)
+      params, correction = state.params, state.correction
+      del state  # its drifts go one by one, unless the caller keeps it
+      params, correction = _advance(
+          params, correction, drift, fns, scaling, learning_rate
+      )
+      state = CorrectionState(step + 1, params, correction, drift)
+      del params, correction, drift
       yield state
 
 
@@ -87,10 +94,12 @@ def second_order_correction(
     ValueError: the tasks differ, or eta or k make no sense.
   """
   check_arguments(grad_and_hvp_fns, scaling, learning_rate, num_epochs)
-  state = _initial(base_params, scaling)
+  _, params, correction, drift = _initial(base_params, scaling)
   for _ in range(num_epochs):
-    state = _advance(state, grad_and_hvp_fns, scaling, learning_rate)
-  return state.correction
+    params, correction = _advance(
+        params, correction, drift, grad_and_hvp_fns, scaling, learning_rate
+    )
+  return correction
 
 
 def base_correction(
@@ -110,11 +119,12 @@ def base_correction(
   check_arguments(grad_and_hvp_fns, scaling, 1.0, num_epochs)
   # The drift after one step is r_t^(0), whatever the step size: it is measured
   # in gradients. A second pass at the same point multiplies it by H_t.
-  state = _advance(
-      _initial(base_params, scaling), grad_and_hvp_fns, scaling, 0.0
-  )
-  state = _advance(state, grad_and_hvp_fns, scaling, 0.0)
-  return tree.scale(num_epochs * (num_epochs - 1) / 2, state.correction)
+  _, params, correction, drift = _initial(base_params, scaling)
+  for _ in range(2):
+    _, correction = _advance(
+        params, correction, drift, grad_and_hvp_fns, scaling, 0.0
+    )
+  return tree.scale(num_epochs * (num_epochs - 1) / 2, correction)
 
 
 def corrected_merge(
@@ -150,20 +160,22 @@ def _initial(
 
 
 def _advance(
-    state: CorrectionState,
+    params: Params,
+    correction: Params,
+    drift: dict[str, Params],
     fns: Mapping[str, GradAndHvpFn],
     scaling: Mapping[str, float],
     learning_rate: float,
-) -> CorrectionState:
-  step, params, correction, drift = state
-  drift = dict(drift)
+) -> tuple[Params, Params]:
+  """Returns the next parameters and correction; changes `drift` in place."""
   multitask_gradient = tree.zeros_like(params)  # sum_t alpha_t g_t^(e)
   for task, alpha in scaling.items():
     gradient, hvp = fns[task](params, drift[task])
     multitask_gradient = tree.add_scale(multitask_gradient, alpha, gradient)
     correction = tree.add_scale(correction, -alpha, hvp)
-    drift[task] = tree.sub(drift[task], gradient)
+    drift[task] = tree.add_scale(drift[task], -1.0, gradient)
+    del gradient, hvp  # or they would be a part of the next task's peak
   for task in drift:
-    drift[task] = tree.add(drift[task], multitask_gradient)
+    drift[task] = tree.add_scale(drift[task], 1.0, multitask_gradient)
   params = tree.add_scale(params, -learning_rate, multitask_gradient)
-  return CorrectionState(step + 1, params, correction, drift)
+  return params, correction

@@ -29,8 +29,9 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
-from optax import tree
+import optax
 
+from taskvec_jax import tree
 from taskvec_jax.typing import Array
 from taskvec_jax.typing import Params
 
@@ -93,7 +94,9 @@ def tridiagonal(
   key, subkey = jax.random.split(key)
   vector = None if start is None else _normalised(start)
   if vector is None:
-    vector = _normalised(tree.random_like(subkey, params, jax.random.normal))
+    vector = _normalised(
+        optax.tree.random_like(subkey, params, jax.random.normal)
+    )
   basis = []
   alphas, betas = np.zeros(num_steps), np.zeros(num_steps)
   for step in range(num_steps):
@@ -118,7 +121,7 @@ def tridiagonal(
       vector = tree.scale(1 / beta, residual)
     elif step + 1 < num_steps:
       key, subkey = jax.random.split(key)
-      fresh = tree.random_like(subkey, params, jax.random.normal)
+      fresh = optax.tree.random_like(subkey, params, jax.random.normal)
       vector = _normalised(_orthogonalised(fresh, basis))
   return alphas, betas
 

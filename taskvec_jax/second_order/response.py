@@ -24,8 +24,7 @@ from collections.abc import Iterator
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from optax import tree
-
+from taskvec_jax import tree
 from taskvec_jax.second_order import correction
 from taskvec_jax.typing import GradAndHvpFn
 from taskvec_jax.typing import Params
@@ -57,7 +56,15 @@ def responses(
     state = _initial(base_params, scaling)
   for step, fns in enumerate(fns_by_step):
     if step >= state.step:
-      state = _advance(state, fns, scaling, learning_rate)
+      # A copy: the caller may keep the state that was yielded before.
+      drift = dict(state.drift)
+      params, response = state.params, state.response
+      del state  # its drifts go one by one, unless the caller keeps it
+      params, response = _advance(
+          params, response, drift, fns, scaling, learning_rate
+      )
+      state = ResponseState(step + 1, params, response, drift)
+      del params, response, drift
       yield state
 
 
@@ -78,10 +85,12 @@ def linear_response(
   correction.check_arguments(
       grad_and_hvp_fns, scaling, learning_rate, num_epochs
   )
-  state = _initial(base_params, scaling)
+  _, params, response, drift = _initial(base_params, scaling)
   for _ in range(num_epochs):
-    state = _advance(state, grad_and_hvp_fns, scaling, learning_rate)
-  return state.response
+    params, response = _advance(
+        params, response, drift, grad_and_hvp_fns, scaling, learning_rate
+    )
+  return response
 
 
 def indicator(
@@ -113,23 +122,24 @@ def _initial(
 
 
 def _advance(
-    state: ResponseState,
+    params: Params,
+    response: Params,
+    drift: dict[str, Params],
     fns: Mapping[str, GradAndHvpFn],
     scaling: Mapping[str, float],
     learning_rate: float,
-) -> ResponseState:
-  step, params, response, drift = state
-  drift = dict(drift)
+) -> tuple[Params, Params]:
+  """Returns the next parameters and response; changes `drift` in place."""
   multitask_gradient = tree.zeros_like(params)  # sum_t alpha_t g_t^(e)
   for task, alpha in scaling.items():
     gradient, hvp = fns[task](params, drift[task])
     multitask_gradient = tree.add_scale(multitask_gradient, alpha, gradient)
+    drift[task] = tree.add_scale(drift[task], -learning_rate, gradient)
+    del gradient  # or it would be a part of the peak
     response = tree.add_scale(response, -learning_rate * alpha, hvp)
-    single_task_gradient = tree.add(gradient, hvp)  # of task t, at theta_MT + D
-    drift[task] = tree.add_scale(
-        drift[task], -learning_rate, single_task_gradient
-    )
+    drift[task] = tree.add_scale(drift[task], -learning_rate, hvp)
+    del hvp
   for task in drift:
     drift[task] = tree.add_scale(drift[task], learning_rate, multitask_gradient)
   params = tree.add_scale(params, -learning_rate, multitask_gradient)
-  return ResponseState(step + 1, params, response, drift)
+  return params, response

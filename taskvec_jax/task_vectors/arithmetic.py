@@ -15,8 +15,8 @@ from collections.abc import Mapping
 
 import jax
 import numpy as np
-from optax import tree
 
+from taskvec_jax import tree
 from taskvec_jax.typing import Params
 
 

@@ -21,7 +21,12 @@ NUM_EXAMPLES = 500
 def tiny():
   """A tiny ViT, a head and 500 examples, in float64 NumPy."""
   module = vit.ViT(
-      patch_size=7, width=16, depth=1, num_heads=2, mlp_width=32, projection=None
+      patch_size=7,
+      width=16,
+      depth=1,
+      num_heads=2,
+      mlp_width=32,
+      projection=None,
   )
   rng = np.random.default_rng(0)
   inputs = rng.normal(size=(NUM_EXAMPLES, 14, 14, 1))
@@ -133,7 +138,9 @@ def test_one_pass_gives_the_gradient_and_the_hessian_times_a_vector(tiny):
 
 def summands():
   rng = np.random.default_rng(0)
-  values = rng.normal(size=(10_000, 3)) * 10.0 ** rng.integers(-4, 5, (10_000, 1))
+  values = rng.normal(size=(10_000, 3)) * 10.0 ** rng.integers(
+      -4, 5, (10_000, 1)
+  )
   return values.astype(np.float32), np.array([1.1, 2.3, 1e-3], np.float32)
 
 
@@ -204,9 +211,7 @@ def test_tasks_of_equal_shapes_share_one_compiled_program(tiny, caplog):
         ((np.zeros((1, 1, 2)), np.zeros((2, 1, 2))), 2, r'\[1, 2\]'),
     ],
 )
-def test_wrong_batches_are_refused_before_any_work(
-    batches, num_examples, said
-):
+def test_wrong_batches_are_refused_before_any_work(batches, num_examples, said):
   for make in (
       full_batch.exact_value_and_grad,
       full_batch.exact_gradient_and_hvp,

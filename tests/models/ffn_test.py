@@ -1,6 +1,7 @@
 import math
 
 import jax
+from jax import flatten_util
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -67,7 +68,7 @@ def test_parameters_are_a_plain_dict_of_kernels_and_biases():
 
 def test_forward_over_reverse_is_the_dense_hessian_times_a_vector(x64):
   module, params, inputs = _problem(widths=(3, 2))
-  flat, unravel = jax.flatten_util.ravel_pytree(params)
+  flat, unravel = flatten_util.ravel_pytree(params)
 
   def loss(flat):
     features = encoders.encode(module, unravel(flat), jnp.asarray(inputs))

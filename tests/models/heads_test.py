@@ -19,7 +19,9 @@ def _clusters(num_classes, num_examples=20, num_features=6, offset=0.0):
 def _objective(kernel, bias, features, labels, regularization, size):
   """Summed cross-entropy + |kernel|^2 / (2 C) in units of the features."""
   logits = features @ kernel + bias
-  losses = np.log(np.exp(logits).sum(1)) - logits[np.arange(len(labels)), labels]
+  losses = (
+      np.log(np.exp(logits).sum(1)) - logits[np.arange(len(labels)), labels]
+  )
   return losses.sum() + np.sum((kernel * size) ** 2) / (2 * regularization)
 
 
@@ -76,9 +78,7 @@ def test_probe_is_the_same_every_time():
 
 def test_probe_of_equal_features_knows_only_the_frequencies():
   labels = np.array([0, 0, 0, 1])
-  head = heads.linear_probe(
-      np.ones((4, 2), np.float32), labels, num_classes=2
-  )
+  head = heads.linear_probe(np.ones((4, 2), np.float32), labels, num_classes=2)
   probabilities = jax.nn.softmax(heads.logits(head, jnp.ones((1, 2))))
   np.testing.assert_allclose(probabilities, [[0.75, 0.25]], atol=1e-3)
 

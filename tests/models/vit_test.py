@@ -1,4 +1,5 @@
 import jax
+from jax import flatten_util
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -100,7 +101,7 @@ def test_float32_forward_is_float32_and_close_to_float64(x64):
 
 def test_forward_over_reverse_is_the_slope_of_the_gradient(x64):
   module, params, inputs = _problem(width=4, num_heads=2, mlp_width=3, depth=1)
-  flat, unravel = jax.flatten_util.ravel_pytree(params)
+  flat, unravel = flatten_util.ravel_pytree(params)
 
   def loss(flat):
     features = _encode(module, unravel(flat), jnp.asarray(inputs))

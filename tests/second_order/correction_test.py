@@ -26,9 +26,7 @@ def batches_by_step(num_steps):
 def gap_and_predictions(num_steps, eta, *, minibatches):
   """Returns (gap, eta^2 C, Delta) of the small problem."""
   base = problems.base_params()
-  indices = (
-      batches_by_step(num_steps) if minibatches else [None] * num_steps
-  )
+  indices = batches_by_step(num_steps) if minibatches else [None] * num_steps
   # One compilation for all steps: the batch is an argument.
   plain, curved = [], []
   for chosen in indices:
@@ -46,9 +44,7 @@ def gap_and_predictions(num_steps, eta, *, minibatches):
       multitask.multitask_value_and_grad(fns, SCALING) for fns in plain
   ]
   trained = problems.descend(base, objectives, eta)
-  *_, second = correction.corrections(
-      base, curved, SCALING, learning_rate=eta
-  )
+  *_, second = correction.corrections(base, curved, SCALING, learning_rate=eta)
   *_, linear = response.responses(base, curved, SCALING, learning_rate=eta)
   gap = problems.sub(merged, trained)
   return (
@@ -349,7 +345,10 @@ def test_arguments_without_sense_are_refused_before_any_work(change, said):
     raise AssertionError('a pass over the data was started')
 
   arguments = {
-      'scaling': SCALING, 'learning_rate': 0.1, 'num_epochs': 2, **change
+      'scaling': SCALING,
+      'learning_rate': 0.1,
+      'num_epochs': 2,
+      **change,
   }
   scaling = arguments.pop('scaling')
   fns = dict.fromkeys(SCALING, untouched)

@@ -1,0 +1,35 @@
+"""A small vision transformer on all images of the six packaged tasks.
+
+Reproduces what configs/ffn.py does, with an architecture of CLIP's shape and
+all training images; bounds that are proven for feed-forward networks alone are
+left out.
+
+  python -m taskvec_jax.main --config=configs/vit_tiny.py
+"""
+
+from taskvec_jax.experiments import config as config_lib
+
+
+def get_config() -> config_lib.Config:
+  """Returns the settings; the fields are explained where they are declared."""
+  return config_lib.Config(
+      name='vit_tiny',
+      tasks=('digits', 'mnist5k', 'textures', 'faces', 'letters', 'animals'),
+      model=config_lib.ViTModel(patch_size=7, width=64, depth=3, num_heads=4),
+      max_train=0,
+      max_evaluation=0,
+      batch_size=250,
+      learning_rate=0.008,
+      num_epochs=10,
+      max_epochs=20,
+      pretraining=config_lib.Pretraining(
+          num_images=8_000, num_epochs=12, batch_size=64, learning_rate=2e-3
+      ),
+      empirical=config_lib.Empirical(
+          optimizer='adam', learning_rate=1e-3, batch_size=64, max_epochs=20
+      ),
+      analysis=config_lib.Analysis(
+          num_examples=100, equality_examples=50, lanczos_iterations=15
+      ),
+      checkpoint_seconds=20.0,
+  )
