@@ -264,7 +264,9 @@ def _in_fresh_process(
 def _row(peak: Peak) -> str:
   allowed = peak.num_tasks + ALLOWED
   above = [
-      count for count in ('arrays', 'resident') if getattr(peak, count) > allowed
+      count
+      for count in ('arrays', 'resident')
+      if getattr(peak, count) > allowed
   ]
   verdict = f'above: {", ".join(above)}' if above else 'ok'
   return (

@@ -97,13 +97,14 @@ class Config:
   image_size: int = 28  # every image is brought to this size ...
   num_channels: int = 1  # ... and to grey (1) or colour (3)
   max_train: int = 250  # training images a task, class-balanced; 0: all
-  max_evaluation: int = 1_000  # validation and test images a task; 0: all
+  max_validation: int = 250  # validation images a task; 0: all
+  max_test: int = 1_000  # test images a task; 0: all
   seeds: tuple[int, ...] = (0, 1, 2)  # of pretraining, heads and batch order
   batch_size: int = 250  # examples a device and batch of the exact gradient
-  learning_rate: float = 0.03  # eta of the exact regime
+  learning_rate: float = 0.05  # eta of the exact regime
   num_epochs: int = 20  # k of the second-order analysis
   alpha: float = 0.0  # coefficient of every task; 0: 1/T
-  max_epochs: int = 60  # cap of the exact regime's epochs to convergence
+  max_epochs: int = 100  # cap of the exact regime's epochs to convergence
   patience: int = 10  # epochs without a better validation loss: converged
   merge_epochs: tuple[int, ...] = (1, 2, 5, 10, 20)  # merged after each
   # Coefficients that the validation data choose from, 1/T always among them.
@@ -146,7 +147,8 @@ def check(config: Config) -> None:
   not_negative = {
       'alpha': config.alpha,
       'max_train': config.max_train,
-      'max_evaluation': config.max_evaluation,
+      'max_validation': config.max_validation,
+      'max_test': config.max_test,
       'empirical.clip_norm': config.empirical.clip_norm,
       'checkpoint_seconds': config.checkpoint_seconds,
   }

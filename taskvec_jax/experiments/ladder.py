@@ -49,6 +49,7 @@ def ladders(
   Raises:
     ArithmeticError: a rung lies below a later one, or a certificate below the
       measured gap; it names both numbers.
+    FloatingPointError: the multitask path diverges.
   """
   curved = setting_lib.grad_and_hvp_fns(setting)
   last = max(epochs)
@@ -60,6 +61,12 @@ def ladders(
           learning_rate=learning_rate,
       )
   )
+  for state in states:
+    if not math.isfinite(float(tree.norm(state.params))):
+      raise FloatingPointError(
+          f'The multitask parameters are not finite after epoch {state.step};'
+          f' use a smaller learning_rate than {learning_rate:g}.'
+      )
   inner = states[:-1]  # after 1..k-1 steps: theta_MT^(e) and R_t^(e)
   measured = _lanczos_norms(
       inner, curved, setting.scaling, lanczos_iterations, seed

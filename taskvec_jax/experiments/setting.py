@@ -76,8 +76,8 @@ def load_tasks(config: config_lib.Config) -> dict[str, task_lib.Task]:
     assert task.validation is not None  # load_task holds it out
     tasks[task.name] = task._replace(
         train=_at_most(task.train, config.max_train),
-        validation=_at_most(task.validation, config.max_evaluation),
-        test=_at_most(task.test, config.max_evaluation),
+        validation=_at_most(task.validation, config.max_validation),
+        test=_at_most(task.test, config.max_test),
     )
   return tasks
 

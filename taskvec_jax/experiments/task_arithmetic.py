@@ -386,11 +386,12 @@ def left_out(
   analysis, said = config.analysis, []
   if config.max_train:
     said.append(f'At most {config.max_train} training images a task are used.')
-  if config.max_evaluation:
-    said.append(
-        f'At most {config.max_evaluation:,} validation and test images a task'
-        ' are used.'
-    )
+  for split, number in (
+      ('validation', config.max_validation),
+      ('test', config.max_test),
+  ):
+    if number:
+      said.append(f'At most {number:,} {split} images a task are used.')
   if len(config.seeds) > 1:
     said.append(
         'Rates, response map, ladder and eigenvalues are of the first seed'

@@ -49,8 +49,8 @@ def pad_classes(head: Head, *, num_classes: int) -> Head:
         f' {num_classes} to pad to.'
     )
   return Head(
-      np.pad(head.kernel, [(0, 0), (0, missing)]),
-      np.pad(head.bias, (0, missing), constant_values=_NEVER),
+      jnp.pad(head.kernel, [(0, 0), (0, missing)]),
+      jnp.pad(head.bias, (0, missing), constant_values=_NEVER),
   )
 
 

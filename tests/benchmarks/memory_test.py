@@ -1,8 +1,8 @@
-from benchmarks import memory
 import jax
 import jax.numpy as jnp
 import pytest
 
+from benchmarks import memory
 from taskvec_jax.second_order import correction
 from taskvec_jax.second_order import response
 

@@ -1,8 +1,8 @@
 import time
 
-from benchmarks import second_order_pass
 import numpy as np
 
+from benchmarks import second_order_pass
 from taskvec_jax.experiments import config as config_lib
 
 

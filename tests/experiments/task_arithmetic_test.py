@@ -1,0 +1,326 @@
+"""The main job end to end: what it finds, leaves behind and goes on from."""
+
+import json
+import logging
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from taskvec_jax import checkpoints
+from taskvec_jax.experiments import epochs
+from taskvec_jax.experiments import task_arithmetic
+from taskvec_jax.report import results as results_lib
+from tests.experiments import tiny
+
+_HERE = pathlib.Path(__file__).parent
+_ROOT = _HERE.parents[1]
+
+
+@pytest.fixture(scope='module')
+def cache(tmp_path_factory):
+  """Pretraining and compiled programs of this file's runs."""
+  folder = tmp_path_factory.mktemp('cache')
+  patch = pytest.MonkeyPatch()
+  patch.setenv('TASKVEC_JAX_CACHE', str(folder))
+  yield folder
+  patch.undo()
+
+
+@pytest.fixture(scope='module')
+def finished(cache, tmp_path_factory):
+  """One finished run: its folder and its results."""
+  folder = tmp_path_factory.mktemp('finished')
+  results = task_arithmetic.run(tiny.config(), folder, command='make it')
+  return folder, results
+
+
+def plain(folder):
+  """Returns results.json without the times, which differ from run to run."""
+  found = json.loads((folder / 'results.json').read_text())
+  del found['seconds']
+  found['setting'].pop('command')
+  return found
+
+
+def test_the_run_leaves_everything_a_reader_needs(finished):
+  folder, _ = finished
+  names = {path.name for path in folder.iterdir()}
+  assert names >= {
+      'results.json',
+      'metrics.jsonl',
+      'config.json',
+      'environment.json',
+      'checkpoints',
+      'figures',
+      'report.html',
+  }
+  assert list((folder / 'figures').glob('*.png'))
+  environment = json.loads((folder / 'environment.json').read_text())
+  assert environment['packages']['jax'] and environment['devices']
+  assert not list(folder.rglob('*.tmp'))
+
+
+def test_the_results_on_disk_are_those_that_were_returned(finished):
+  folder, results = finished
+  assert results_lib.read(folder / 'results.json') == results
+
+
+def test_one_epoch_is_multitask_training_to_rounding(finished):
+  _, results = finished
+  assert {entry.dtype for entry in results.equality} == {'float32', 'float64'}
+  assert {entry.seed for entry in results.equality} == {0, 1}
+  for entry in results.equality:
+    assert entry.largest_ulps <= 4
+    assert entry.step_norm > 1e-3  # it moved, so that equality says something
+
+
+def test_the_slopes_are_two_and_three(finished):
+  _, results = finished
+  assert {entry.batches for entry in results.rates} == {
+      'full batch',
+      'mini-batches',
+  }
+  for entry in results.rates:
+    assert entry.gap_slope == pytest.approx(2, abs=0.05)
+    assert entry.correction_slope == pytest.approx(3, abs=0.07)
+    assert entry.response_slope == pytest.approx(3, abs=0.07)
+
+
+def test_the_response_map_has_every_step_and_epoch(finished):
+  _, results = finished
+  found = results.response_map
+  assert found.epochs == [2, 3]
+  assert len(found.learning_rates) == 2
+  for field in ('gap_share', 'left_by_response', 'indicator'):
+    assert np.shape(getattr(found, field)) == (2, 2)
+  # Delta_2 = eta^2 C_2, so both leave the same of the gap at k = 2.
+  for second, linear in zip(
+      found.left_by_correction, found.left_by_response, strict=True
+  ):
+    assert second[0] == pytest.approx(linear[0], rel=1e-6)
+
+
+def test_the_ladder_is_in_order_and_the_certificates_hold(finished):
+  _, results = finished
+  (found,) = results.ladders
+  values = {rung.name: rung.value for rung in found.rungs}
+  assert values['R0'] >= values['R1'] >= values['R2'] >= values['R3']
+  assert values['R1'] >= values['R2K'] >= values['R3']
+  assert values['R3'] >= values['R3t'] * (1 - 1e-5)
+  assert values['R3t'] >= values['R4'] * (1 - 1e-5)
+  for certificate in found.certificates:
+    assert certificate.value >= certificate.gap
+
+
+def test_the_first_full_batch_epoch_is_the_gradient_and_shares_add_up(finished):
+  _, results = finished
+  assert len(results.finetuning) == 2 * 2 * 3  # seeds, regimes, two tasks + all
+  for run in results.finetuning:
+    assert sum(run.path_shares) == pytest.approx(1, abs=1e-6)
+    assert run.cos_tau_last[-1] == pytest.approx(1, abs=1e-5)
+    assert run.snapshot_epochs[-1] == run.converged_epoch
+    best = int(np.argmin(run.validation_losses)) + 1
+    assert run.converged_epoch == best
+    if run.regime == 'exact':
+      assert run.cos_gradient == pytest.approx(1, abs=1e-5)
+
+
+def test_accuracies_are_shares_of_the_test_images_for_every_model(finished):
+  _, results = finished
+  rows = results.accuracies
+  for seed in (0, 1):
+    for regime in task_arithmetic.REGIMES:
+      found = {
+          (row.model, row.epochs, row.alpha_rule)
+          for row in rows
+          if row.seed == seed and row.regime == regime
+      }
+      assert found == {
+          (model, epoch, rule)
+          for epoch in (1, 3, None)
+          for model, rule in (
+              ('finetuned', ''),
+              ('multitask', ''),
+              ('merged', '1/T'),
+              ('merged', 'validation'),
+          )
+      }
+  for row in rows:
+    for share in row.accuracy.values():
+      assert share * 50 == pytest.approx(round(share * 50), abs=1e-4)
+
+
+def test_metrics_have_one_line_an_epoch_and_task(finished):
+  folder, results = finished
+  lines = [
+      json.loads(line)
+      for line in (folder / 'metrics.jsonl').read_text().splitlines()
+  ]
+  keys = [(x['seed'], x['regime'], x['task'], x['epoch']) for x in lines]
+  assert len(keys) == len(set(keys))
+  assert len(keys) == sum(len(run.losses) for run in results.finetuning)
+
+
+def test_a_finished_run_is_read_back_and_not_repeated(finished):
+  folder, results = finished
+  before = (folder / 'metrics.jsonl').read_text()
+  start = time.monotonic()
+  again = task_arithmetic.run(tiny.config(), folder, command='make it')
+  assert again == results
+  assert (folder / 'metrics.jsonl').read_text() == before
+  assert time.monotonic() - start < 60
+
+
+def test_another_config_is_refused_and_the_field_is_named(finished):
+  folder, _ = finished
+  with pytest.raises(ValueError, match=r'config\.num_epochs = 3.*has 2'):
+    task_arithmetic.run(tiny.config(num_epochs=2), folder, command='')
+  changed = tiny.config()
+  changed.empirical.batch_size = 9
+  with pytest.raises(
+      ValueError, match=r'config\.empirical\.batch_size = 10.*has 9'
+  ):
+    task_arithmetic.run(changed, folder, command='')
+
+
+def command(folder, *arguments):
+  return [
+      sys.executable,
+      '-m',
+      'taskvec_jax.main',
+      f'--config={_HERE / "tiny.py"}:one_seed',
+      f'--workdir={folder}',
+      *arguments,
+  ]
+
+
+def environment(cache, num_devices=1):
+  return {
+      **os.environ,
+      'TASKVEC_JAX_CACHE': str(cache),
+      'PYTHONPATH': str(_ROOT),
+      'XLA_FLAGS': f'--xla_force_host_platform_device_count={num_devices}',
+  }
+
+
+@pytest.fixture(scope='module')
+def one_device(cache, tmp_path_factory):
+  """A run of the real driver, one seed, on one device."""
+  folder = tmp_path_factory.mktemp('one')
+  done = subprocess.run(
+      command(folder),
+      env=environment(cache),
+      capture_output=True,
+      text=True,
+      check=False,
+  )
+  assert done.returncode == 0, done.stderr
+  return folder, done
+
+
+def test_the_driver_says_what_was_measured_and_where_the_page_is(one_device):
+  folder, done = one_device
+  assert 'one epoch is exact' in done.stdout
+  assert done.stdout.rstrip().endswith(f'{folder}/report.html')
+  assert 'it/s' not in done.stderr  # no progress bars without a terminal
+
+
+def test_a_run_killed_again_and_again_ends_with_the_same_results(
+    one_device, cache, tmp_path
+):
+  whole, _ = one_device
+  folder = tmp_path / 'killed'
+  watched = (
+      ('parts/rates-full_batch.json', 'a finished part'),
+      ('checkpoints/seed0/exact/digits/000002', 'the middle of a run'),
+      ('checkpoints/seed0/empirical/faces/000001', 'another regime'),
+  )
+  for name, _ in watched:
+    with subprocess.Popen(
+        command(folder),
+        env=environment(cache),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as process:
+      while process.poll() is None and not (folder / name).exists():
+        time.sleep(0.005)
+      process.send_signal(signal.SIGKILL)
+  done = subprocess.run(
+      command(folder), env=environment(cache), capture_output=True, check=False
+  )
+  assert done.returncode == 0, done.stderr
+  assert plain(folder) == plain(whole)
+  assert sorted((folder / 'metrics.jsonl').read_text().splitlines()) == sorted(
+      (whole / 'metrics.jsonl').read_text().splitlines()
+  )
+
+
+def test_a_truncated_checkpoint_is_said_and_the_results_stay(
+    finished, tmp_path, caplog
+):
+  folder, _ = finished
+  copy = tmp_path / 'copy'
+  shutil.copytree(folder, copy)
+  run = copy / 'checkpoints' / 'seed1' / 'exact' / 'digits'
+  newest = sorted(run.iterdir())[-1]
+  largest = max(
+      (p for p in newest.rglob('*') if p.is_file()),
+      key=lambda p: p.stat().st_size,
+  )
+  largest.write_bytes(largest.read_bytes()[:100])
+  for part in ('exact-1-digits', 'accuracy-exact-1'):
+    (copy / 'parts' / f'{part}.json').unlink()
+  with caplog.at_level(logging.WARNING):
+    task_arithmetic.run(tiny.config(), copy, command='make it')
+  assert 'going back to the one before' in caplog.text
+  assert plain(copy) == plain(folder)
+
+
+@pytest.mark.parametrize('num_devices', [2, 4])
+def test_more_devices_find_the_same(one_device, cache, tmp_path, num_devices):
+  done = subprocess.run(
+      command(tmp_path),
+      env=environment(cache, num_devices),
+      capture_output=True,
+      text=True,
+      check=False,
+  )
+  assert done.returncode == 0, done.stderr
+  ours = results_lib.read(tmp_path / 'results.json')
+  theirs = results_lib.read(one_device[0] / 'results.json')
+  for a, b in zip(ours.finetuning, theirs.finetuning, strict=True):
+    for field in ('losses', 'validation_losses', 'update_norms'):
+      np.testing.assert_allclose(getattr(a, field), getattr(b, field), rtol=1e-5)
+  for a, b in zip(ours.accuracies, theirs.accuracies, strict=True):
+    if a.alpha_rule == 'validation' and a.alpha != b.alpha:
+      continue  # two coefficients within an image of each other
+    for task, share in a.accuracy.items():
+      assert abs(share - b.accuracy[task]) * 50 <= 2 + 1e-6
+  (a,), (b,) = ours.ladders, theirs.ladders
+  assert a.rungs[-1].value == pytest.approx(b.rungs[-1].value, rel=1e-5)
+
+
+def test_a_diverging_run_names_the_epoch_and_keeps_what_it_has(cache, tmp_path):
+  config = tiny.config(learning_rate=1e30, seeds=(0,))
+  with pytest.raises(FloatingPointError, match=r'multitask.*epoch 1.*1e\+30'):
+    task_arithmetic.run(config, tmp_path, command='')
+  assert (tmp_path / 'parts' / 'map-0.5.json').exists()
+
+
+def test_a_checkpoint_holds_the_parameters_of_the_merged_epochs(finished):
+  folder, _ = finished
+  stored = checkpoints.restore_latest(
+      folder / 'checkpoints' / 'seed0' / 'exact' / 'digits'
+  )
+  assert set(stored.tree['snapshots']) == {'1', '3'}
+  assert stored.tree['best']['layer_0']['kernel'].shape == (64, 12)
+  assert epochs.MULTITASK in {
+      path.name for path in (folder / 'checkpoints/seed0/exact').iterdir()
+  }
