@@ -15,16 +15,17 @@ def get_config() -> config_lib.Config:
   return config_lib.Config(
       name='vit_tiny',
       tasks=('digits', 'mnist5k', 'textures', 'faces', 'letters', 'animals'),
-      model=config_lib.ViTModel(patch_size=7, width=64, depth=3, num_heads=4),
+      model=config_lib.ViTModel(
+          patch_size=7, width=32, depth=2, num_heads=2, mlp_width=64
+      ),
       max_train=0,
       max_validation=0,
       max_test=0,
-      batch_size=250,
-      learning_rate=0.008,
+      learning_rate=0.01,
       num_epochs=10,
-      max_epochs=20,
+      max_epochs=40,
       pretraining=config_lib.Pretraining(
-          num_images=8_000, num_epochs=12, batch_size=64, learning_rate=2e-3
+          num_images=16_000, num_epochs=8, batch_size=64, learning_rate=3e-3
       ),
       empirical=config_lib.Empirical(
           optimizer='adam', learning_rate=1e-3, batch_size=64, max_epochs=20

@@ -44,6 +44,8 @@ def parse(argv: Sequence[str]) -> Sequence[str]:
   try:
     _check_config_path(argv)
     rest = flags.FLAGS(list(argv))
+    if not flags.FLAGS['verbosity'].present:
+      logging.set_verbosity(logging.WARNING)
     if _CONFIG.value is None:
       raise ValueError('name a config, such as --config=configs/ffn.py')
     if rest[1:]:

@@ -4,8 +4,10 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import numpy as np
 
-Array = jax.Array
+# On the host NumPy's, inside a compiled program JAX's.
+Array = jax.Array | np.ndarray
 
 # A pytree of arrays; Flax's linen modules make it a plain nested dict.
 Params = Any

@@ -225,7 +225,7 @@ def _a_priori_rungs(setting: setting_lib.Setting, path_norms):
 
 
 def _certificates(setting, state, path_norms, learning_rate):
-  """Returns (4.2) and (4.6) after `state.step` epochs, above the measured gap."""
+  """Returns (4.2) and (4.6) after `state.step` epochs; both above the gap."""
   base_params, scaling = setting.base_params, setting.scaling
   numbers = {'learning_rate': learning_rate, 'num_epochs': state.step}
   norms, task_vectors = {}, {}

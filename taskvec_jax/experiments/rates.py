@@ -1,4 +1,4 @@
-"""Claim 2: the gap has order two in eta, what the predictions leave order three.
+"""Claim 2: the gap is second order in eta, what predictions leave is third.
 
 For step sizes that halve, in float64: the measured gap theta_TA - theta_MT,
 what `eta^2 C_k` (3.3) leaves of it and what linear response (3.7) leaves, with
@@ -137,9 +137,12 @@ def norms_by_epoch(
       multitask.multitask_value_and_grad(fns, scaling) for fns in steps.plain
   ]
   multitask_track = descent(base_params, objectives, learning_rate)
-  numbers = {'learning_rate': learning_rate}
-  second = correction.corrections(base_params, steps.curved, scaling, **numbers)
-  linear = response.responses(base_params, steps.curved, scaling, **numbers)
+  second = correction.corrections(
+      base_params, steps.curved, scaling, learning_rate=learning_rate
+  )
+  linear = response.responses(
+      base_params, steps.curved, scaling, learning_rate=learning_rate
+  )
   out = {}
   for k in range(1, max(epochs) + 1):
     task_vectors = {

@@ -67,16 +67,19 @@ def map_row(
   plain = setting_lib.value_and_grad_fns(setting)
   curved = setting_lib.grad_and_hvp_fns(setting)
   last = max(epochs)
-  numbers = {'learning_rate': learning_rate}
   tracks = {
       name: gradient_descent.trajectory(
-          base_params, fn, num_epochs=last, **numbers
+          base_params, fn, learning_rate=learning_rate, num_epochs=last
       )
       for name, fn in plain.items()
   }
   steps = [curved] * last
-  second = correction.corrections(base_params, steps, scaling, **numbers)
-  linear = response.responses(base_params, steps, scaling, **numbers)
+  second = correction.corrections(
+      base_params, steps, scaling, learning_rate=learning_rate
+  )
+  linear = response.responses(
+      base_params, steps, scaling, learning_rate=learning_rate
+  )
   columns = {field: [] for field in FIELDS}
   diverged = False
   for epoch in tqdm.trange(
@@ -86,17 +89,17 @@ def map_row(
       disable=None,
       leave=False,
   ):
-    cell = dict.fromkeys(FIELDS)
+    cell: dict[str, float | None] = dict.fromkeys(FIELDS)
     try:
       if not diverged:
         finetuned = {name: next(track)[0] for name, track in tracks.items()}
-        states = next(second), next(linear)
+        corrected, responded = next(second), next(linear)
+        if epoch in epochs:
+          cell = _cell(setting, finetuned, corrected, responded, learning_rate)
+          cell['indicator'] = _indicator(plain, curved, responded)
     except FloatingPointError:
       diverged = True  # beyond the edge of stability: the map shows it
     if epoch in epochs:
-      if not diverged:
-        cell = _cell(setting, finetuned, *states, learning_rate)
-        cell['indicator'] = _indicator(plain, curved, states[1])
       for field, column in columns.items():
         column.append(cell[field])
   return results_lib.ResponseMap(

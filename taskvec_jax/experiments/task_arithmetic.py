@@ -8,6 +8,7 @@ kept, so the same command goes on where it was stopped.
 Source: Zhou et al., "On Task Vectors and Gradients", arXiv:2508.16082.
 """
 
+from collections.abc import Callable
 from collections.abc import Mapping
 import functools
 import pathlib
@@ -38,7 +39,7 @@ class _Job(NamedTuple):
   config: config_lib.Config
   tasks: Mapping[str, task_lib.Task]
   folder: pathlib.Path
-  setting_fn: functools.partial  # seed -> Setting, kept for the last seed
+  setting_fn: Callable[[int], setting_lib.Setting]  # of a seed; keeps the last
   seconds: dict[str, float]  # by group of parts
 
 
@@ -218,7 +219,7 @@ def _equality(job: _Job, seed: int) -> list[results_lib.Equality]:
 def _accuracies(
     job: _Job, seed: int
 ) -> tuple[list[results_lib.Finetuning], list[results_lib.Accuracy]]:
-  """Returns all finetuning runs of one seed, and the accuracies they lead to."""
+  """Returns all finetuning runs of one seed, and what they lead to."""
   config = job.config
   found, rows = [], []
   rows += _once(

@@ -75,19 +75,14 @@ def optimizer(
     raise ValueError(
         f'weight_decay={weight_decay} needs the optimizer adamw, not {name!r}.'
     )
-  warmup = optax.linear_schedule(0.0, learning_rate, warmup_steps)
-  after = (
-      optax.cosine_decay_schedule(
-          learning_rate, max(num_steps - warmup_steps, 1)
-      )
-      if cosine
-      else optax.constant_schedule(learning_rate)
-  )
-  schedule = (
-      optax.join_schedules([warmup, after], [warmup_steps])
-      if warmup_steps
-      else after
-  )
+  schedule = optax.constant_schedule(learning_rate)
+  if cosine:
+    schedule = optax.cosine_decay_schedule(
+        learning_rate, max(num_steps - warmup_steps, 1)
+    )
+  if warmup_steps:
+    warmup = optax.linear_schedule(0.0, learning_rate, warmup_steps)
+    schedule = optax.join_schedules([warmup, schedule], [warmup_steps])
   rule = rules[name](schedule)
   if clip_norm is None:
     return rule

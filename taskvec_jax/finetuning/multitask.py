@@ -35,12 +35,12 @@ def multitask_value_and_grad(
     )
 
   def value_and_grad_fn(params: Params) -> tuple[Array, Params]:
-    total = None
-    for task, alpha in scaling.items():
-      loss, gradient = value_and_grad_fns[task](params)
-      if total is None:
-        total = tree.zeros_like((loss, gradient))
-      total = tree.add_scale(total, alpha, (loss, gradient))
+    first, *others = scaling
+    total = tree.scale(scaling[first], value_and_grad_fns[first](params))
+    for task in others:
+      total = tree.add_scale(
+          total, scaling[task], value_and_grad_fns[task](params)
+      )
     return total
 
   return value_and_grad_fn

@@ -8,12 +8,13 @@ task vectors are subtracted from and added to, without Flax's outer
 from typing import Any
 
 from flax import linen as nn
+import jax
 
 from taskvec_jax.typing import Array
 from taskvec_jax.typing import Params
 
 
-def init(module: nn.Module, key: Array, inputs: Array) -> Params:
+def init(module: nn.Module, key: jax.Array, inputs: Array) -> Params:
   """Returns fresh parameters of `module`.
 
   Args:

@@ -9,6 +9,7 @@ import math
 from matplotlib import axes as mpl_axes
 from matplotlib import figure as mpl_figure
 from matplotlib import patches
+from matplotlib import ticker
 import numpy as np
 
 from taskvec_jax.report import results as results_lib
@@ -126,6 +127,11 @@ def _draw_rates(panel: mpl_axes.Axes, run: results_lib.Rates) -> None:
   _draw_slope(panel, rate, run.left_by_response, slope=3, factor=1 / 3.0)
   panel.set_xscale('log')
   panel.set_yscale('log')
+  # The rates span less than a decade or two: labels of the ends are enough,
+  # and those of the minor ticks would run into each other.
+  panel.set_xticks([rate.min(), rate.max()])
+  panel.xaxis.set_major_formatter('{x:.1e}')
+  panel.xaxis.set_minor_formatter(ticker.NullFormatter())
   panel.legend(
       frameon=False,
       fontsize=8,

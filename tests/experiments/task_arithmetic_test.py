@@ -297,7 +297,9 @@ def test_more_devices_find_the_same(one_device, cache, tmp_path, num_devices):
   theirs = results_lib.read(one_device[0] / 'results.json')
   for a, b in zip(ours.finetuning, theirs.finetuning, strict=True):
     for field in ('losses', 'validation_losses', 'update_norms'):
-      np.testing.assert_allclose(getattr(a, field), getattr(b, field), rtol=1e-5)
+      np.testing.assert_allclose(
+          getattr(a, field), getattr(b, field), rtol=1e-5
+      )
   for a, b in zip(ours.accuracies, theirs.accuracies, strict=True):
     if a.alpha_rule == 'validation' and a.alpha != b.alpha:
       continue  # two coefficients within an image of each other

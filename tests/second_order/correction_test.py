@@ -263,7 +263,7 @@ def test_linear_response_is_exact_for_quadratics_at_any_step(num_epochs):
 
 
 def test_the_response_is_the_weighted_drift_plus_what_the_base_moved():
-  """Delta_k = sum_t alpha_t D_t^(k) + (sum_t alpha_t - 1)(theta_MT - theta_0)."""
+  """Delta_k = sum alpha_t D_t^(k) + (sum alpha_t - 1)(theta_MT - theta_0)."""
   base, fns = problems.base_params(), problems.grad_and_hvp_fns()
   *_, state = response.responses(base, [fns] * 4, SCALING, learning_rate=0.4)
   expected = arithmetic.weighted_sum(state.drift, SCALING)
@@ -315,7 +315,10 @@ def test_the_order_of_the_tasks_does_not_matter():
 
 def test_the_indicator_is_zero_for_a_quadratic_and_grows_with_the_drift():
   _, _, curved = quadratics()
-  plain = lambda p: (0.0, curved['a'](p, p)[0])
+
+  def plain(params):
+    return 0.0, curved['a'](params, params)[0]
+
   point, drift = {'x': jnp.ones(4)}, {'x': jnp.arange(4.0)}
   assert response.indicator(plain, curved['a'], point, drift) < 1e-14
   base = problems.base_params()

@@ -1,0 +1,122 @@
+"""Bad input gets one sentence, a non-zero exit, no traceback."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+from PIL import Image
+import pytest
+
+from taskvec_jax.experiments import config as config_lib
+from tests.experiments import tiny
+
+_ROOT = pathlib.Path(__file__).parents[1]
+_TINY = f'--config={_ROOT / "tests" / "experiments" / "tiny.py"}'
+
+
+def call(*arguments, cwd=_ROOT):
+  """Returns what the command answers; it must not be a traceback."""
+  done = subprocess.run(
+      [sys.executable, '-m', 'taskvec_jax.main', *arguments],
+      env={**os.environ, 'PYTHONPATH': str(_ROOT)},
+      cwd=cwd,
+      capture_output=True,
+      text=True,
+      check=False,
+  )
+  assert done.returncode != 0
+  assert 'Traceback' not in done.stderr
+  (line,) = [x for x in done.stderr.splitlines() if x.startswith('taskvec_jax')]
+  return line
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'said'),
+    [
+        ([], 'name a config'),
+        (['--config=configs/nope.py'], "no config file 'configs/nope.py'"),
+        ([_TINY, '--config.nope=3'], "no field 'nope'; Config has name, tasks"),
+        ([_TINY, '--config.heads.nope=3'], "no field 'nope'; Heads has"),
+        ([_TINY, '--config.num_epochs=many'], '--config.num_epochs=many'),
+        ([_TINY, 'stray'], "'stray' is no flag"),
+        ([_TINY, '--confg=3'], "flag 'confg'"),
+    ],
+)
+def test_a_wrong_command_line_gets_one_sentence(arguments, said):
+  assert said in call(*arguments)
+
+
+def test_an_unknown_task_lists_those_known(tmp_path):
+  line = call(
+      _TINY, "--config.tasks=('digits', 'cats')", f'--workdir={tmp_path}'
+  )
+  assert "unknown task 'cats'" in line and 'mnist5k' in line
+  assert 'folder:PATH' in line
+  assert not list(tmp_path.iterdir())  # before any work
+
+
+def test_an_unreadable_image_is_named(tmp_path):
+  for split in ('train', 'test'):
+    for label in ('a', 'b'):
+      folder = tmp_path / 'photos' / split / label
+      folder.mkdir(parents=True)
+      for i in range(12):
+        pixels = np.full((8, 8, 3), i + 20 * (label == 'b'), np.uint8)
+        Image.fromarray(pixels).save(folder / f'{i}.png')
+  broken = tmp_path / 'photos' / 'train' / 'b' / '3.png'
+  broken.write_bytes(broken.read_bytes()[:20])
+  line = call(
+      _TINY,
+      f"--config.tasks=('folder:{tmp_path}/photos',)",
+      f'--workdir={tmp_path}/run',
+  )
+  assert str(broken) in line
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path):
+  (tmp_path / 'file').write_text('')
+  line = call(_TINY, f'--workdir={tmp_path}/file/run')
+  assert f'{tmp_path}/file/run cannot be written' in line
+
+
+@pytest.mark.parametrize(
+    ('changes', 'said'),
+    [
+        ({'learning_rate': 0.0}, r'learning_rate must be positive but is 0\.0'),
+        ({'learning_rate': float('nan')}, 'learning_rate must be positive'),
+        ({'num_epochs': 0}, 'num_epochs must be positive but is 0'),
+        ({'alpha': -1.0}, r'alpha must not be negative but is -1\.0'),
+        ({'num_channels': 2}, 'grey.*but is 2'),
+        ({'tasks': ()}, 'at least one task'),
+        ({'tasks': ('digits', 'digits')}, 'none twice'),
+        ({'tasks': ('digits,faces',)}, r"write several.*'digits', 'faces'"),
+        ({'seeds': (1, 1)}, 'different numbers'),
+        ({'merge_epochs': (2, 3)}, 'rise from 1'),
+        ({'merge_epochs': (1, 9)}, 'up to 9 but training is capped at 4'),
+        ({'alphas': (0.0, 1.0)}, 'positive coefficients'),
+        (
+            {'model': config_lib.FFNModel(activation='relu')},
+            'second derivative',
+        ),
+        ({'model': config_lib.ViTModel(width=30)}, '30 cannot be divided'),
+        (
+            {'empirical': config_lib.Empirical(optimizer='lion', max_epochs=4)},
+            "'lion'; known: sgd",
+        ),
+    ],
+)
+def test_settings_without_sense_are_refused_before_any_work(changes, said):
+  with pytest.raises(ValueError, match=said):
+    config_lib.check(tiny.config(**changes))
+
+
+def test_the_shipped_configs_make_sense():
+  for path in sorted((_ROOT / 'configs').glob('*.py')):
+    space = {}
+    exec(compile(path.read_text(), path, 'exec'), space)  # pylint: disable=exec-used
+    config = space['get_config']()
+    config_lib.check(config)
+    assert config.name == path.stem
+    assert '--config=configs/' + path.name in space['__doc__']
