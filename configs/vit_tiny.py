@@ -21,7 +21,7 @@ def get_config() -> config_lib.Config:
       max_train=0,
       max_validation=0,
       max_test=0,
-      learning_rate=0.01,
+      learning_rate=0.015,
       num_epochs=10,
       max_epochs=40,
       pretraining=config_lib.Pretraining(
@@ -31,7 +31,10 @@ def get_config() -> config_lib.Config:
           optimizer='adam', learning_rate=1e-3, batch_size=64, max_epochs=20
       ),
       analysis=config_lib.Analysis(
-          num_examples=100, equality_examples=50, lanczos_iterations=15
+          num_examples=60,
+          equality_examples=40,
+          lanczos_iterations=15,
+          map_sharpness=(0.3, 1.0, 1.9),
       ),
       checkpoint_seconds=20.0,
   )

@@ -1,15 +1,15 @@
 """Parameters and the state of a run on disk, by Orbax.
 
 A folder holds numbered checkpoints, the last two of a run. Each is a tree of
-arrays and a small JSON record, written beside its place and renamed, so that
-one is whole or absent; a SHA-256 of both is stored with them, so that one
-which was damaged later is noticed, said, and passed over for the one before.
+arrays and a small JSON record, written beside its place and renamed; then the
+SHA-256 of its files is, in the same way. So a checkpoint is whole or it does
+not count, and one that was damaged later is noticed before anything is read
+from it, said, and passed over for the one before.
 Only plain nested dicts of arrays are stored: reading needs no template and
 runs no code. A save costs about 30 ms; nothing else writes checkpoints.
 """
 
 import hashlib
-import json
 import logging
 import os
 import pathlib
@@ -53,17 +53,21 @@ def save(
   # NumPy, since Orbax refuses the host-local arrays of a run of several
   # processes; one process writes.
   tree = jax.tree.map(np.asarray, tree)
-  content = {'digest': _digest(tree, record), 'record': record}
+  path = folder / f'{step:06d}'
   with _checkpointer() as checkpointer:
     checkpointer.save(
-        folder / f'{step:06d}',
+        path,
         args=ocp.args.Composite(
-            tree=ocp.args.PyTreeSave(tree), content=ocp.args.JsonSave(content)
+            tree=ocp.args.PyTreeSave(tree), record=ocp.args.JsonSave(record)
         ),
         force=True,
     )
-  for old in _steps(folder)[:-_NUM_KEPT]:
-    shutil.rmtree(folder / f'{old:06d}')
+  beside = folder / f'{path.name}.tmp'
+  beside.write_text(_digest(path))
+  os.replace(beside, _digest_path(path))
+  for old in _paths(folder)[:-_NUM_KEPT]:
+    _digest_path(old).unlink()
+    shutil.rmtree(old)
 
 
 def restore_latest(folder: str | os.PathLike[str]) -> Checkpoint | None:
@@ -71,53 +75,45 @@ def restore_latest(folder: str | os.PathLike[str]) -> Checkpoint | None:
 
   A damaged one is named in a warning and the one before is taken.
   """
-  folder = pathlib.Path(folder).absolute()
-  for step in reversed(_steps(folder)):
-    try:
-      return _restore(folder, step)
-    # What Orbax raises for a damaged file is not documented, and differs with
-    # the file; all of it means the same here and is said.
-    except Exception as error:  # pylint: disable=broad-exception-caught
+  for path in reversed(_paths(pathlib.Path(folder).absolute())):
+    if _digest(path) != _digest_path(path).read_text():
       logging.warning(
-          'Checkpoint %s cannot be read (%s); going back to the one before.',
-          folder / f'{step:06d}',
-          str(error).splitlines()[0] if str(error) else type(error).__name__,
+          'Checkpoint %s is damaged (its files do not match their SHA-256);'
+          ' going back to the one before.',
+          path,
       )
+      continue
+    with _checkpointer() as checkpointer:
+      restored = checkpointer.restore(
+          path,
+          args=ocp.args.Composite(
+              tree=ocp.args.PyTreeRestore(), record=ocp.args.JsonRestore()
+          ),
+      )
+    tree = jax.tree.map(np.asarray, restored['tree'])
+    return Checkpoint(int(path.name), tree, restored['record'])
   return None
-
-
-def _restore(folder: pathlib.Path, step: int) -> Checkpoint:
-  with _checkpointer() as checkpointer:
-    restored = checkpointer.restore(
-        folder / f'{step:06d}',
-        args=ocp.args.Composite(
-            tree=ocp.args.PyTreeRestore(), content=ocp.args.JsonRestore()
-        ),
-    )
-  content = restored['content']
-  tree = jax.tree.map(np.asarray, restored['tree'])
-  if _digest(tree, content['record']) != content['digest']:
-    raise ValueError('its contents do not match their SHA-256')
-  return Checkpoint(step, tree, content['record'])
 
 
 def _checkpointer() -> ocp.Checkpointer:
   return ocp.Checkpointer(ocp.CompositeCheckpointHandler())
 
 
-def _steps(folder: pathlib.Path) -> list[int]:
-  # Orbax names a half-written one otherwise, so a number means a whole one.
-  if not folder.is_dir():
-    return []
-  return sorted(
-      int(path.name) for path in folder.iterdir() if path.name.isdigit()
-  )
+def _paths(folder: pathlib.Path) -> list[pathlib.Path]:
+  """Returns the whole checkpoints of a folder, oldest first."""
+  digests = sorted(folder.glob('*.sha256'), key=lambda path: int(path.stem))
+  return [path.with_suffix('') for path in digests]
 
 
-def _digest(tree: Params, record: dict[str, Any]) -> str:
-  digest = hashlib.sha256(json.dumps(record, sort_keys=True).encode())
-  for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-    digest.update(jax.tree_util.keystr(path).encode())
-    digest.update(str((leaf.dtype, leaf.shape)).encode())
-    digest.update(np.ascontiguousarray(leaf).tobytes())
+def _digest_path(path: pathlib.Path) -> pathlib.Path:
+  return path.with_suffix('.sha256')
+
+
+def _digest(path: pathlib.Path) -> str:
+  """Returns the SHA-256 of all files under `path`, names and contents."""
+  digest = hashlib.sha256()
+  for file in sorted(path.rglob('*')):
+    if file.is_file():
+      digest.update(str(file.relative_to(path)).encode())
+      digest.update(hashlib.sha256(file.read_bytes()).digest())
   return digest.hexdigest()

@@ -42,7 +42,8 @@ def test_a_folder_without_checkpoints_has_none(tmp_path):
 def test_the_last_two_are_kept_and_the_newest_is_read(tmp_path):
   for step in (1, 2, 3):
     checkpoints.save(tmp_path, step, tree(step), {})
-  assert sorted(p.name for p in tmp_path.iterdir()) == ['000002', '000003']
+  names = sorted(path.name for path in tmp_path.iterdir())
+  assert names == ['000002', '000002.sha256', '000003', '000003.sha256']
   assert checkpoints.restore_latest(tmp_path).step == 3
 
 
@@ -72,16 +73,25 @@ def test_a_damaged_checkpoint_is_said_and_the_one_before_is_taken(
     restored = checkpoints.restore_latest(tmp_path)
   assert restored.step == 1
   assert_same(restored.tree, tree(1))
-  assert '000002 cannot be read' in caplog.text
+  assert '000002 is damaged' in caplog.text
 
 
 def test_a_record_that_was_changed_is_noticed(tmp_path, caplog):
   checkpoints.save(tmp_path, 1, tree(1), {'loss': 0.25})
-  (metadata,) = (tmp_path / '000001' / 'content').glob('metadata')
+  (metadata,) = (tmp_path / '000001' / 'record').glob('metadata')
   metadata.write_text(metadata.read_text().replace('0.25', '0.24'))
   with caplog.at_level(logging.WARNING):
     assert checkpoints.restore_latest(tmp_path) is None
   assert 'SHA-256' in caplog.text
+
+
+def test_a_checkpoint_without_its_digest_was_never_finished(tmp_path):
+  checkpoints.save(tmp_path, 1, tree(1), {})
+  checkpoints.save(tmp_path, 2, tree(2), {})
+  (tmp_path / '000002.sha256').unlink()
+  assert checkpoints.restore_latest(tmp_path).step == 1
+  checkpoints.save(tmp_path, 2, tree(2), {})  # the run repeats that step
+  assert checkpoints.restore_latest(tmp_path).step == 2
 
 
 def test_a_process_killed_while_it_saves_leaves_whole_checkpoints(tmp_path):

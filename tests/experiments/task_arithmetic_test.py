@@ -269,7 +269,7 @@ def test_a_truncated_checkpoint_is_said_and_the_results_stay(
   copy = tmp_path / 'copy'
   shutil.copytree(folder, copy)
   run = copy / 'checkpoints' / 'seed1' / 'exact' / 'digits'
-  newest = sorted(run.iterdir())[-1]
+  newest = sorted(path for path in run.iterdir() if path.is_dir())[-1]
   largest = max(
       (p for p in newest.rglob('*') if p.is_file()),
       key=lambda p: p.stat().st_size,
