@@ -43,6 +43,6 @@ setuptools.setup(
         'test': [
             'pytest>=8.0',
         ],
-        'lint': ['pyink', 'pyright', 'ruff', 'pre-commit'],
+        'lint': ['pyink', 'pyright[nodejs]', 'ruff', 'pre-commit'],
     },
 )

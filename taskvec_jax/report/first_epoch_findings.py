@@ -116,8 +116,8 @@ def _dominance(results: results_lib.Results, regime: str) -> verdicts.Finding:
   note = (
       'In length, the first epoch is the longest and at least'
       f' {LEAST_SHARE:g} times an even share in {longest} of {len(runs)} runs:'
-      f' on average {_mean([run.share for run in runs]):.0%} of the path where an'
-      f' even share is {_mean([run.even_share for run in runs]):.0%}, and'
+      f' on average {_mean([run.share for run in runs]):.0%} of the path where'
+      f' an even share is {_mean([run.even_share for run in runs]):.0%}, and'
       f' |τ(1)| is {_mean([run.norm_ratio for run in runs]):.2f} of'
       f' |τ(converged)|. In direction, the cosine is at least'
       f' {LEAST_COSINE:.2f} in {aligned} of {len(runs)}.'
