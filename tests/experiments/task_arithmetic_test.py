@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 
+import jax
 import numpy as np
 import pytest
 
@@ -17,6 +18,7 @@ from taskvec_jax import checkpoints
 from taskvec_jax.experiments import epochs
 from taskvec_jax.experiments import task_arithmetic
 from taskvec_jax.report import results as results_lib
+from tests import problems
 from tests.experiments import tiny
 
 _HERE = pathlib.Path(__file__).parent
@@ -305,6 +307,16 @@ def test_more_devices_find_the_same(one_device, cache, tmp_path, num_devices):
       continue  # two coefficients within an image of each other
     for task, share in a.accuracy.items():
       assert abs(share - b.accuracy[task]) * 50 <= 2 + 1e-6
+  for regime in task_arithmetic.REGIMES:
+    for task in ('digits', 'faces', epochs.MULTITASK):
+      a, b = (
+          checkpoints.restore_latest(
+              folder / 'checkpoints' / 'seed0' / regime / task
+          ).tree
+          for folder in (tmp_path, one_device[0])
+      )
+      difference = jax.tree.map(lambda x, y: x - y, a, b)
+      assert problems.norm(difference) < 1e-5 * problems.norm(b)
   (a,), (b,) = ours.ladders, theirs.ladders
   assert a.rungs[-1].value == pytest.approx(b.rungs[-1].value, rel=1e-5)
 
