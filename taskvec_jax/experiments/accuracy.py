@@ -14,6 +14,7 @@ from jax import lax
 import numpy as np
 
 from taskvec_jax.experiments import epochs as epochs_lib
+from taskvec_jax.experiments import regimes
 from taskvec_jax.experiments import setting as setting_lib
 from taskvec_jax.gradients import full_batch
 from taskvec_jax.report import results as results_lib
@@ -76,7 +77,7 @@ def accuracy_by_epochs(
   candidates = sorted({uniform, *alphas})
   for epochs in [*merge_epochs, None]:
     params = {name: _params(run, epochs) for name, run in runs.items()}
-    multitask_params = params.pop(epochs_lib.MULTITASK)
+    multitask_params = params.pop(regimes.MULTITASK)
     add('finetuned', epochs, _test(setting, params))
     add(
         'multitask',

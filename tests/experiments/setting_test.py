@@ -17,9 +17,7 @@ def made(tmp_path_factory):
   patch.setenv('TASKVEC_JAX_CACHE', str(tmp_path_factory.mktemp('cache')))
   config = tiny.config()
   tasks = setting_lib.load_tasks(config)
-  settings = [
-      setting_lib.build(config, tasks, seed=seed) for seed in (0, 0, 1)
-  ]
+  settings = [setting_lib.build(config, tasks, seed=seed) for seed in (0, 0, 1)]
   yield config, tasks, settings
   patch.undo()
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from taskvec_jax import checkpoints
-from taskvec_jax.experiments import epochs
+from taskvec_jax.experiments import regimes
 from taskvec_jax.experiments import task_arithmetic
 from taskvec_jax.report import results as results_lib
 from tests import problems
@@ -308,7 +308,7 @@ def test_more_devices_find_the_same(one_device, cache, tmp_path, num_devices):
     for task, share in a.accuracy.items():
       assert abs(share - b.accuracy[task]) * 50 <= 2 + 1e-6
   for regime in task_arithmetic.REGIMES:
-    for task in ('digits', 'faces', epochs.MULTITASK):
+    for task in ('digits', 'faces', regimes.MULTITASK):
       a, b = (
           checkpoints.restore_latest(
               folder / 'checkpoints' / 'seed0' / regime / task
@@ -335,6 +335,6 @@ def test_a_checkpoint_holds_the_parameters_of_the_merged_epochs(finished):
   )
   assert set(stored.tree['snapshots']) == {'1', '3'}
   assert stored.tree['best']['layer_0']['kernel'].shape == (64, 12)
-  assert epochs.MULTITASK in {
+  assert regimes.MULTITASK in {
       path.name for path in (folder / 'checkpoints/seed0/exact').iterdir()
   }

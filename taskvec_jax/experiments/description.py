@@ -1,0 +1,136 @@
+"""What a run is, in words and numbers, for the head of its page."""
+
+from collections.abc import Mapping
+
+import jax
+
+from taskvec_jax.experiments import config as config_lib
+from taskvec_jax.experiments import setting as setting_lib
+from taskvec_jax.report import results as results_lib
+
+
+def describe(
+    config: config_lib.Config,
+    setting: setting_lib.Setting,
+    eigenvalues: Mapping[str, list[float]],
+    command: str,
+) -> results_lib.Setting:
+  """Returns the description of a run.
+
+  Args:
+    config: all settings.
+    setting: of the first seed.
+    eigenvalues: task -> (lowest, highest) eigenvalue of `H_t(theta_0)`.
+    command: what repeats the run.
+  """
+  lambda_max = max(highest for _, highest in eigenvalues.values())
+  tasks = []
+  for name, data in setting.data.items():
+    wanted = config.heads.examples_per_class * data.num_classes
+    tasks.append(
+        results_lib.TaskSummary(
+            name=name,
+            num_train=data.train.num_examples,
+            num_validation=data.validation.num_examples,
+            num_test=data.test.num_examples,
+            num_classes=data.num_classes,
+            num_head_examples=min(wanted, data.train.num_examples),
+            lambda_min=eigenvalues[name][0],
+            lambda_max=eigenvalues[name][1],
+        )
+    )
+  return results_lib.Setting(
+      config=config.name,
+      command=command,
+      seeds=list(config.seeds),
+      tasks=tasks,
+      model=describe_model(config.model),
+      num_parameters=sum(x.size for x in jax.tree.leaves(setting.base_params)),
+      regimes=describe_regimes(config),
+      learning_rate=config.learning_rate,
+      num_epochs=config.num_epochs,
+      scaling=next(iter(setting.scaling.values())),
+      eta_lambda_max=config.learning_rate * lambda_max,
+      left_out=left_out(config),
+  )
+
+
+def describe_model(model: config_lib.FFNModel | config_lib.ViTModel) -> str:
+  """Returns the architecture in one line."""
+  if isinstance(model, config_lib.FFNModel):
+    widths = '-'.join(str(width) for width in model.widths)
+    bias = '' if model.use_bias else ' without biases'
+    return f'feed-forward encoder {widths}, {model.activation}{bias}'
+  return (
+      f'vision transformer, {model.depth} blocks of width {model.width},'
+      f' {model.num_heads} heads, patches of {model.patch_size} pixels'
+  )
+
+
+def describe_regimes(config: config_lib.Config) -> dict[str, str]:
+  """Returns each regime in one line."""
+  rule = config.empirical
+  details = [
+      f'{rule.optimizer} with step size {rule.learning_rate:g}',
+      f'batches of {rule.batch_size}',
+  ]
+  if rule.warmup_steps:
+    details.append(f'{rule.warmup_steps} steps of warm-up')
+  if rule.cosine:
+    details.append(f'a half cosine over {rule.max_epochs} epochs')
+  if rule.weight_decay:
+    details.append(f'weight decay {rule.weight_decay:g}')
+  if rule.clip_norm:
+    details.append(f'gradients clipped to norm {rule.clip_norm:g}')
+  until = (
+      f'until {config.patience} epochs bring no better validation loss, at most'
+  )
+  return {
+      'exact': (
+          f'full-batch gradient descent with step size'
+          f' {config.learning_rate:g}, {until} {config.max_epochs} epochs'
+      ),
+      'empirical': f'{", ".join(details)}, {until} {rule.max_epochs} epochs',
+  }
+
+
+def left_out(config: config_lib.Config) -> list[str]:
+  """Returns sentences that say what the run's budget left out."""
+  analysis, said = config.analysis, []
+  if config.max_train:
+    said.append(f'At most {config.max_train} training images a task are used.')
+  for split, number in (
+      ('validation', config.max_validation),
+      ('test', config.max_test),
+  ):
+    if number:
+      said.append(f'At most {number:,} {split} images a task are used.')
+  if len(config.seeds) > 1:
+    said.append(
+        'Rates, response map, ladder and eigenvalues are of the first seed'
+        f' ({config.seeds[0]}) alone.'
+    )
+  if analysis.equality_examples:
+    said.append(
+        'The equality after one epoch is measured on at most'
+        f' {analysis.equality_examples} training images a task.'
+    )
+  if analysis.num_examples:
+    said.append(
+        'The analysis of the first seed uses at most'
+        f' {analysis.num_examples} training images a task.'
+    )
+  said.append(
+      'The ladder is computed for k ='
+      f' {", ".join(str(k) for k in analysis.ladder_epochs)} only.'
+  )
+  if isinstance(config.model, config_lib.ViTModel):
+    said.append(
+        'Rungs R0 to R2 and the certificates are for feed-forward networks;'
+        ' this run has the rungs by Lanczos only.'
+    )
+  said.append(
+      f'Finetuning is capped at {config.max_epochs} epochs in the exact regime'
+      f' and {config.empirical.max_epochs} in the empirical one.'
+  )
+  return said

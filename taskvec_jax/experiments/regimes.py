@@ -1,0 +1,173 @@
+"""The two regimes of finetuning, as epochs that can be gone on with.
+
+The exact regime is full-batch gradient descent, one step an epoch: the setting
+of the theory. The empirical regime is mini-batches with an Optax rule, as
+people finetune. Each gives, from a state, the epochs after it, for one task or
+for all tasks together ('multitask').
+"""
+
+from collections.abc import Callable
+from collections.abc import Iterator
+import dataclasses
+import functools
+from typing import Any
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from taskvec_jax.experiments import config as config_lib
+from taskvec_jax.experiments import setting as setting_lib
+from taskvec_jax.finetuning import gradient_descent
+from taskvec_jax.finetuning import minibatch
+from taskvec_jax.finetuning import multitask
+from taskvec_jax.gradients import full_batch
+from taskvec_jax.gradients import losses
+from taskvec_jax.typing import Params
+
+MULTITASK = 'multitask'
+
+
+class Step(NamedTuple):
+  """What one epoch gives: the state to go on from, its parameters, its loss."""
+
+  state: dict[str, Any]  # a tree that a checkpoint can hold
+  params: Params
+  loss: float
+
+
+# From a state (None: the base) to the epochs after it.
+StepsFn = Callable[[dict[str, Any] | None, int], Iterator[Step]]
+
+
+def exact_steps(setting: setting_lib.Setting, task: str, eta: float) -> StepsFn:
+  """Returns full-batch descent on a task, or on the multitask objective."""
+  fns = setting_lib.value_and_grad_fns(setting)
+  fn = (
+      multitask.multitask_value_and_grad(fns, setting.scaling)
+      if task == MULTITASK
+      else fns[task]
+  )
+
+  def steps(state, num_done):
+    start = setting.base_params if state is None else state['params']
+    # No end: who asks decides when to stop.
+    for params, info in gradient_descent.trajectory(
+        start,
+        fn,
+        learning_rate=eta,
+        num_epochs=np.iinfo(np.int32).max,
+        num_done=num_done,
+    ):
+      yield Step({'params': params}, params, info.loss)
+
+  return steps
+
+
+def empirical_steps(
+    setting: setting_lib.Setting,
+    task: str,
+    empirical: config_lib.Empirical,
+    seed: int,
+) -> StepsFn:
+  """Returns mini-batch training on a task, or on a batch of each at a time.
+
+  The multitask epoch is as long as that of the largest task; smaller tasks
+  start again within it.
+  """
+  multitask_run = task == MULTITASK
+  # A sequence, not a mapping: names would be a part of the compiled program.
+  tasks = [
+      losses.IndexedTask(
+          setting_lib.padded_head(setting, name),
+          setting.data[name].train.inputs,
+          setting.data[name].train.labels,
+          setting.scaling[name] if multitask_run else 1.0,
+      )
+      for name in (setting.scaling if multitask_run else [task])
+  ]
+  num_examples = max(len(one.labels) for one in tasks)
+  batch_size = min(empirical.batch_size, num_examples)
+  loss_fn = jax.tree_util.Partial(
+      losses.indexed_value_and_grad_fn(setting.module), tasks
+  )
+  num_steps = empirical.max_epochs * (num_examples // batch_size)
+  optimizer = _optimizer(
+      *dataclasses.astuple(empirical),
+      # Only a cosine needs to know the length of the run.
+      num_steps=num_steps if empirical.cosine else 1,
+  )
+
+  def steps(state, num_done):
+    base = setting.base_params
+    structure = jax.tree.structure(optimizer.init(base))
+    start = None
+    if state is not None:
+      leaves = [jnp.asarray(leaf) for _, leaf in sorted(state['opt'].items())]
+      start = minibatch.MinibatchState(
+          num_done,
+          jax.tree.map(jnp.asarray, state['params']),
+          jax.tree.unflatten(structure, leaves),
+      )
+    for done, info in minibatch.epochs(
+        base,
+        loss_fn,
+        optimizer,
+        num_examples=num_examples,
+        batch_size=batch_size,
+        num_epochs=empirical.max_epochs,
+        seed=seed,
+        state=start,
+    ):
+      opt = {
+          f'{i:04d}': leaf
+          for i, leaf in enumerate(jax.tree.leaves(done.opt_state))
+      }
+      state = {'params': done.params, 'opt': opt}
+      yield Step(state, done.params, float(info.losses.mean()))
+
+  return steps
+
+
+# One rule a run of the program: compiled epochs are looked up by it.
+@functools.cache
+def _optimizer(*fields, num_steps: int):
+  return config_lib.empirical_optimizer(
+      config_lib.Empirical(*fields), num_steps=num_steps
+  )
+
+
+def base_gradient(setting: setting_lib.Setting, task: str) -> Params:
+  """Returns the full-batch gradient at `theta_0` of a run's objective."""
+  fns = setting_lib.value_and_grad_fns(setting)
+  if task == MULTITASK:
+    fn = multitask.multitask_value_and_grad(fns, setting.scaling)
+  else:
+    fn = fns[task]
+  return fn(setting.base_params)[1]
+
+
+def validation_loss_fn(
+    setting: setting_lib.Setting, task: str
+) -> Callable[[Params], float]:
+  """Returns the validation loss, the scaled sum over tasks for 'multitask'."""
+  names = list(setting.scaling) if task == MULTITASK else [task]
+  weights = {n: setting.scaling[n] if task == MULTITASK else 1.0 for n in names}
+  batches = setting_lib.evaluation_batches(setting, 'validation')
+  split = {
+      n: (
+          setting_lib.loss_sum(setting, n),
+          batches[n],
+          setting.data[n].validation.num_examples,
+      )
+      for n in names
+  }
+
+  def validation_loss(params: Params) -> float:
+    return sum(
+        weights[n] * float(full_batch.exact_mean(fn, params, batches, number))
+        for n, (fn, batches, number) in split.items()
+    )
+
+  return validation_loss
