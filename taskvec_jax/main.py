@@ -64,6 +64,11 @@ def main(argv: Sequence[str]) -> None:
   command = shlex.join(['python', '-m', 'taskvec_jax.main', *sys.argv[1:]])
   _use_compilation_cache()
   workdir = _WORKDIR.value or _new_workdir(config.name)
+  print(
+      f'Working in {workdir}. If this run is stopped, the same command with'
+      f' --workdir={workdir} goes on from there.',
+      flush=True,
+  )
   try:
     results = task_arithmetic.run(config, workdir, command=command)
   except ValueError as error:

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from taskvec_jax import checkpoints
+from taskvec_jax.experiments import config as config_lib
 from taskvec_jax.experiments import regimes
 from taskvec_jax.experiments import task_arithmetic
 from taskvec_jax.report import results as results_lib
@@ -326,6 +327,24 @@ def test_a_diverging_run_names_the_epoch_and_keeps_what_it_has(cache, tmp_path):
   with pytest.raises(FloatingPointError, match=r'multitask.*epoch 1.*1e\+30'):
     task_arithmetic.run(config, tmp_path, command='')
   assert (tmp_path / 'parts' / 'map-0.5.json').exists()
+
+
+def test_a_finetuning_run_that_diverges_is_named(cache, tmp_path):
+  # Without an activation nothing saturates, so the second step overflows.
+  config = tiny.config(
+      model=config_lib.FFNModel(widths=(12, 8), activation='identity'),
+      empirical=config_lib.Empirical(
+          optimizer='sgd', learning_rate=1e30, batch_size=10, max_epochs=4
+      ),
+      seeds=(0,),
+  )
+  with pytest.raises(
+      FloatingPointError,
+      match='Task digits, seed 0, empirical regime: the loss became nan',
+  ):
+    task_arithmetic.run(config, tmp_path, command='')
+  assert (tmp_path / 'parts' / 'exact-0-digits.json').exists()
+  assert (tmp_path / 'metrics.jsonl').read_text()
 
 
 def test_a_checkpoint_holds_the_parameters_of_the_merged_epochs(finished):
