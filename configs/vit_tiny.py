@@ -5,6 +5,16 @@ all training images; bounds that are proven for feed-forward networks alone are
 left out.
 
   python -m taskvec_jax.main --config=configs/vit_tiny.py
+
+Hardware and time: 2 CPU cores, just under 20 minutes with empty caches while
+other jobs ran beside it.
+Expect, over seeds 0 to 2 (mean and standard deviation, per cent): base 44.5
+(1.2); finetuned, best 53.2 (2.7) exact and 83.3 (1.3) by Adam; merged at 1/T
+after one epoch 44.9 (1.1) and 47.5 (0.8), converged 46.3 (1.3) and 47.8 (0.4).
+In the exact regime 40 full-batch epochs gain 8.7 points, too few for the last
+claim to say anything there. At one seed of three the equality is exceeded, 9
+to 14 units instead of 4, in an attention key's bias: its gradient is exactly
+zero, so that both sides hold rounding noise there; all else stays below 4.
 """
 
 from taskvec_jax.experiments import config as config_lib

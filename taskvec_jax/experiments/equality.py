@@ -12,6 +12,10 @@ Both sides see one example a batch here. Inside a batch a matrix product adds
 examples in plain floats, and where their gradients cancel while theta_0 happens
 to be near zero, a single parameter can then differ by ten such units; between
 batches the sums are exact (`gradients.full_batch`).
+
+The bias of an attention's keys has a gradient of exactly zero (softmax does not
+see it), so both sides hold rounding noise there, which the unit does not cover
+where theta_0 is near zero too.
 """
 
 import jax
