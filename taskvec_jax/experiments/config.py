@@ -41,7 +41,7 @@ class Pretraining:
   """Training of the base model on rendered glyphs."""
 
   num_images: int = 8_000
-  num_epochs: int = 8
+  num_epochs: int = 6
   batch_size: int = 64
   learning_rate: float = 2e-3
 
@@ -61,7 +61,7 @@ class Empirical:
   optimizer: str = 'adam'  # sgd, momentum, adam or adamw
   learning_rate: float = 1e-3
   batch_size: int = 32
-  max_epochs: int = 25  # cap on the epochs to convergence
+  max_epochs: int = 20  # cap on the epochs to convergence
   warmup_steps: int = 0
   cosine: bool = False  # decay over max_epochs
   weight_decay: float = 0.0
@@ -76,7 +76,7 @@ class Analysis:
   equality_examples: int = 0  # the same for the equality, all seeds
   rates_epochs: tuple[int, ...] = (2, 3, 5)
   # eta lambda_max of the rates: small, so that the expansion's order shows.
-  rates_sharpness: tuple[float, ...] = (4e-3, 2e-3, 1e-3, 5e-4)
+  rates_sharpness: tuple[float, ...] = (2e-3, 1e-3, 5e-4)
   rates_batch_size: int = 20  # of the mini-batch rates
   map_sharpness: tuple[float, ...] = (0.1, 0.3, 1.0, 1.9)
   map_float64: bool = True
@@ -104,7 +104,7 @@ class Config:
   learning_rate: float = 0.05  # eta of the exact regime
   num_epochs: int = 20  # k of the second-order analysis
   alpha: float = 0.0  # coefficient of every task; 0: 1/T
-  max_epochs: int = 80  # cap of the exact regime's epochs to convergence
+  max_epochs: int = 60  # cap of the exact regime's epochs to convergence
   patience: int = 10  # epochs without a better validation loss: converged
   merge_epochs: tuple[int, ...] = (1, 2, 5, 10, 20)  # merged after each
   # Coefficients that the validation data choose from, 1/T always among them.
