@@ -31,6 +31,7 @@ def get_config() -> config_lib.Config:
       max_train=0,
       max_validation=0,
       max_test=0,
+      batch_size=100,
       learning_rate=0.015,
       num_epochs=10,
       max_epochs=40,
