@@ -25,6 +25,7 @@ from taskvec_jax.finetuning import multitask
 from taskvec_jax.gradients import full_batch
 from taskvec_jax.gradients import losses
 from taskvec_jax.typing import Params
+from taskvec_jax.typing import ValueAndGradFn
 
 MULTITASK = 'multitask'
 
@@ -43,12 +44,7 @@ StepsFn = Callable[[dict[str, Any] | None, int], Iterator[Step]]
 
 def exact_steps(setting: setting_lib.Setting, task: str, eta: float) -> StepsFn:
   """Returns full-batch descent on a task, or on the multitask objective."""
-  fns = setting_lib.value_and_grad_fns(setting)
-  fn = (
-      multitask.multitask_value_and_grad(fns, setting.scaling)
-      if task == MULTITASK
-      else fns[task]
-  )
+  fn = _objective(setting, task)
 
   def steps(state, num_done):
     start = setting.base_params if state is None else state['params']
@@ -140,12 +136,16 @@ def _optimizer(*fields, num_steps: int):
 
 def base_gradient(setting: setting_lib.Setting, task: str) -> Params:
   """Returns the full-batch gradient at `theta_0` of a run's objective."""
-  fns = setting_lib.value_and_grad_fns(setting)
-  if task == MULTITASK:
-    fn = multitask.multitask_value_and_grad(fns, setting.scaling)
-  else:
-    fn = fns[task]
-  return fn(setting.base_params)[1]
+  return _objective(setting, task)(setting.base_params)[1]
+
+
+def _objective(setting: setting_lib.Setting, task: str) -> ValueAndGradFn:
+  """Returns a task's exact loss and gradient, or the multitask objective's."""
+  if task != MULTITASK:
+    return setting_lib.value_and_grad_fn(setting, task)
+  return multitask.multitask_value_and_grad(
+      setting_lib.value_and_grad_fns(setting), setting.scaling
+  )
 
 
 def validation_loss_fn(

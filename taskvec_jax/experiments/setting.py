@@ -206,16 +206,17 @@ def score_sum(setting: Setting, task: str) -> jax.tree_util.Partial:
   )
 
 
+def value_and_grad_fn(setting: Setting, task: str) -> ValueAndGradFn:
+  """Returns one task's exact `params -> (L_t, grad L_t)`."""
+  train = setting.data[task].train
+  return full_batch.exact_value_and_grad(
+      loss_sum(setting, task), batches(setting, train), train.num_examples
+  )
+
+
 def value_and_grad_fns(setting: Setting) -> dict[str, ValueAndGradFn]:
   """Returns each task's exact `params -> (L_t, grad L_t)`."""
-  return {
-      name: full_batch.exact_value_and_grad(
-          loss_sum(setting, name),
-          batches(setting, data.train),
-          data.train.num_examples,
-      )
-      for name, data in setting.data.items()
-  }
+  return {name: value_and_grad_fn(setting, name) for name in setting.data}
 
 
 def grad_and_hvp_fns(setting: Setting) -> dict[str, GradAndHvpFn]:
