@@ -19,6 +19,9 @@ setuptools.setup(
     install_requires=[
         'absl-py>=2.1',
         'flax>=0.10',
+        # CLIP: weights by name, and the tokenizer of its text tower.
+        'huggingface_hub>=0.30',
+        'tokenizers>=0.20',
         'jax>=0.8',
         'jinja2>=3.1',
         # Of the packaged tasks: digits, MNIST, textures and faces, letters.
@@ -42,7 +45,10 @@ setuptools.setup(
     extras_require={
         'test': [
             'pytest>=8.0',
+            'safetensors>=0.4',  # to compare our files with
         ],
+        # What the tests in tests/peers compare with, heavy.
+        'peers': ['pytest>=8.0', 'safetensors>=0.4', 'torch', 'transformers'],
         'lint': ['pyink', 'pyright[nodejs]', 'ruff', 'pre-commit'],
     },
 )

@@ -26,7 +26,12 @@ from ml_collections import config_flags
 
 from taskvec_jax.experiments import config as config_lib
 from taskvec_jax.experiments import task_arithmetic
-from taskvec_jax.report import claims
+
+# Each has run(config, folder, *, command), which writes results.json and
+# report.html, and summary(results), the text that a run ends with.
+_EXPERIMENTS = {
+    config_lib.Config: task_arithmetic,
+}
 
 _CONFIG = config_flags.DEFINE_config_file(
     'config', None, 'Config file, such as configs/ffn.py.'
@@ -50,7 +55,12 @@ def parse(argv: Sequence[str]) -> Sequence[str]:
       raise ValueError('name a config, such as --config=configs/ffn.py')
     if rest[1:]:
       raise ValueError(f'{rest[1]!r} is no flag; flags begin with --')
-    _ = _CONFIG.value.name  # a config file that failed raises when it is read
+    config = _CONFIG.value  # a config file that failed raises when it is read
+    if type(config) not in _EXPERIMENTS:
+      raise ValueError(
+          f'the config is a {type(config).__name__}, but must be one of'
+          f' {", ".join(kind.__name__ for kind in _EXPERIMENTS)}'
+      )
     return rest
   # Whatever the user's config file raises while it runs ends here too.
   except Exception as error:  # pylint: disable=broad-exception-caught
@@ -70,13 +80,14 @@ def main(argv: Sequence[str]) -> None:
       flush=True,
   )
   try:
-    results = task_arithmetic.run(config, workdir, command=command)
+    experiment = _EXPERIMENTS[type(config)]
+    results = experiment.run(config, workdir, command=command)
   except ValueError as error:
     _fail(2, str(error), error)
   except (ArithmeticError, OSError) as error:
     _fail(1, str(error), error)
   else:
-    print(claims.format_table(claims.claims(results)))
+    print(experiment.summary(results))
     print(f'\nThe page with the results: {pathlib.Path(workdir)}/report.html')
 
 
@@ -108,14 +119,12 @@ def _check_config_path(argv: Sequence[str]) -> None:
 def _sentence(error: Exception) -> str:
   """Returns what a user needs to know of an error of the command line."""
   unknown = re.search(
-      r"Field (\w+) not found on dataclass <class '\S+\.(\w+)'>", str(error)
+      r"Field (\w+) not found on dataclass <class '(\S+)\.(\w+)'>", str(error)
   )
   if unknown:
-    field, owner = unknown.groups()
-    known = getattr(config_lib, owner, None)
-    names = (
-        ', '.join(f.name for f in dataclasses.fields(known)) if known else ''
-    )
+    field, module, owner = unknown.groups()
+    known = getattr(sys.modules[module], owner)
+    names = ', '.join(one.name for one in dataclasses.fields(known))
     return f'the config has no field {field!r}; {owner} has {names}'
   if isinstance(error, flags.IllegalFlagValueError):
     return f'wrong type of value, {error}'

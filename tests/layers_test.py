@@ -2,7 +2,7 @@
 
   main, merge > experiments > report, studies
     > finetuning, second_order, merging > gradients
-    > tasks, models, task_vectors, checkpoints > typing
+    > models > tasks, task_vectors, checkpoints > typing
 
 A module imports its own package and the layers below it, never one beside or
 above it. Nothing is imported here: `ast` reads imports inside functions too.
@@ -17,7 +17,8 @@ _ROOT = pathlib.Path(__file__).parents[1]
 
 _LAYERS = (  # lowest first
     {'typing', 'tree'},
-    {'tasks', 'models', 'task_vectors', 'checkpoints'},
+    {'tasks', 'task_vectors', 'checkpoints'},
+    {'models'},
     {'gradients'},
     {'finetuning', 'second_order', 'merging'},
     {'report', 'studies'},

@@ -8,11 +8,13 @@ coefficients are all evaluated in one compiled program.
 
 from collections.abc import Mapping
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import jax
 from jax import lax
 import numpy as np
 
+from taskvec_jax import tree
 from taskvec_jax.experiments import epochs as epochs_lib
 from taskvec_jax.experiments import regimes
 from taskvec_jax.experiments import setting as setting_lib
@@ -38,6 +40,14 @@ def base_accuracy(
   )
 
 
+class Which(NamedTuple):
+  """Which models are compared."""
+
+  seed: int
+  regime: str
+  epochs: int | None  # of finetuning; None for converged
+
+
 def accuracy_by_epochs(
     setting: setting_lib.Setting,
     runs: Mapping[str, epochs_lib.Run],
@@ -46,8 +56,8 @@ def accuracy_by_epochs(
     regime: str,
     merge_epochs: Sequence[int],
     alphas: Sequence[float],
-) -> list[results_lib.Accuracy]:
-  """Returns the rows of one seed and regime.
+) -> list[results_lib.Models]:
+  """Returns the models of one seed and regime, those of converged runs last.
 
   Args:
     setting: of the seed.
@@ -57,48 +67,91 @@ def accuracy_by_epochs(
     merge_epochs: after each of these all models are compared, and converged.
     alphas: coefficients to choose from; 1/T is always among them.
   """
-  rows = []
-
-  def add(model, epochs, accuracy, alpha_rule='', alpha=None):
-    rows.append(
-        results_lib.Accuracy(
-            seed=seed,
-            regime=regime,
-            model=model,
-            epochs=epochs,
-            converged=epochs is None,
-            alpha_rule=alpha_rule,
-            alpha=alpha,
-            accuracy=accuracy,
-        )
-    )
-
-  uniform = 1 / len(setting.data)
-  candidates = sorted({uniform, *alphas})
+  found = []
   for epochs in [*merge_epochs, None]:
     params = {name: _params(run, epochs) for name, run in runs.items()}
     multitask_params = params.pop(regimes.MULTITASK)
-    add('finetuned', epochs, _test(setting, params))
-    add(
-        'multitask',
-        epochs,
-        _test(setting, dict.fromkeys(params, multitask_params)),
+    which = Which(seed, regime, epochs)
+    found.append(
+        compare(setting, params, multitask_params, which, alphas=alphas)
     )
-    total = arithmetic.weighted_sum(
-        {
-            name: arithmetic.task_vector(p, setting.base_params)
-            for name, p in params.items()
-        },
-        dict.fromkeys(params, 1.0),
+  return found
+
+
+def compare(
+    setting: setting_lib.Setting,
+    finetuned_params: Mapping[str, Params],
+    multitask_params: Params | None,
+    which: Which,
+    *,
+    alphas: Sequence[float],
+) -> results_lib.Models:
+  """Returns the accuracies of single-task, merged and multitask models.
+
+  Args:
+    setting: of the seed.
+    finetuned_params: each task's own.
+    multitask_params: None where there are none.
+    which: for the rows.
+    alphas: coefficients to choose from; 1/T is always among them.
+  """
+  rows = []
+
+  def add(model, params, alpha_rule='', alpha=None):
+    rows.append(
+        results_lib.Accuracy(
+            seed=which.seed,
+            regime=which.regime,
+            model=model,
+            epochs=which.epochs,
+            converged=which.epochs is None,
+            alpha_rule=alpha_rule,
+            alpha=alpha,
+            accuracy=_test(setting, params),
+        )
     )
-    chosen = choose_alpha(setting, total, candidates)
-    for rule, alpha in (('1/T', uniform), ('validation', chosen)):
-      merged_params = arithmetic.merge(
-          setting.base_params, {'sum': total}, {'sum': alpha}
-      )
-      accuracy = _test(setting, dict.fromkeys(params, merged_params))
-      add('merged', epochs, accuracy, rule, alpha)
-  return rows
+
+  tasks = list(setting.data)
+  add('finetuned', finetuned_params)
+  if multitask_params is not None:
+    add('multitask', dict.fromkeys(tasks, multitask_params))
+  task_vectors = {
+      name: arithmetic.task_vector(finetuned_params[name], setting.base_params)
+      for name in tasks
+  }
+  total = arithmetic.weighted_sum(task_vectors, dict.fromkeys(tasks, 1.0))
+  uniform = 1 / len(tasks)
+  chosen = choose_alpha(setting, total, sorted({uniform, *alphas}))
+  for rule, alpha in (('1/T', uniform), ('validation', chosen)):
+    merged_params = arithmetic.edit(setting.base_params, total, alpha)
+    add('merged', dict.fromkeys(tasks, merged_params), rule, alpha)
+  return results_lib.Models(rows, _similarity(task_vectors, which))
+
+
+def _similarity(
+    task_vectors: Mapping[str, Params], which: Which
+) -> results_lib.Similarity:
+  names = list(task_vectors)
+  norms = {name: float(tree.norm(v)) for name, v in task_vectors.items()}
+  return results_lib.Similarity(
+      seed=which.seed,
+      regime=which.regime,
+      epochs=which.epochs,
+      tasks=names,
+      norms=list(norms.values()),
+      cosines=[
+          [_cosine(task_vectors, norms, first, second) for second in names]
+          for first in names
+      ],
+  )
+
+
+def _cosine(task_vectors, norms, first: str, second: str) -> float:
+  # One order of the two, so that the table is symmetric to the last bit.
+  first, second = sorted((first, second))
+  length = norms[first] * norms[second]
+  product = float(tree.vdot(task_vectors[first], task_vectors[second]))
+  return product / length if length else 0.0
 
 
 def choose_alpha(

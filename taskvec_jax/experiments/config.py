@@ -34,6 +34,29 @@ class ViTModel:
   mlp_width: int = 256
   projection: int = 0  # features after the projection; 0: none, width features
   activation: str = 'quick_gelu'
+  normalize: bool = False  # features of length 1, as a zero-shot head needs
+  pixel_mean: tuple[float, ...] = (0.5,)  # of pixels in 0 .. 1, by channel
+  pixel_std: tuple[float, ...] = (0.5,)
+
+
+@dataclasses.dataclass
+class Published:
+  """CLIP weights in place of pretraining, their text tower in place of probes.
+
+  Weights are a folder, a file or a name on the Hugging Face hub; the layouts
+  are those of `models.pretrained`.
+  """
+
+  weights: str = ''  # of the base model; '' to pretrain on glyphs instead
+  # Where the text tower and the tokenizer lie; '': with the weights.
+  text_weights: str = ''
+  # TASK=WEIGHTS, one a task: finetuned elsewhere, so that nothing is trained
+  # here and all that needs parameters alone is computed.
+  finetuned: tuple[str, ...] = ()
+  # Whether the first seed's merge of converged models, with the coefficient
+  # that validation chose, is written to WORKDIR/merged/REGIME, in the layout of
+  # the weights.
+  write_merged: bool = False
 
 
 @dataclasses.dataclass
@@ -41,7 +64,7 @@ class Pretraining:
   """Training of the base model on rendered glyphs."""
 
   num_images: int = 8_000
-  num_epochs: int = 6
+  num_epochs: int = 6  # 0: random parameters, as they were initialised
   batch_size: int = 64
   learning_rate: float = 2e-3
 
@@ -62,6 +85,8 @@ class Empirical:
   learning_rate: float = 1e-3
   batch_size: int = 32
   max_epochs: int = 20  # cap on the epochs to convergence
+  # The same for single tasks where it differs, TASK=EPOCHS.
+  task_epochs: tuple[str, ...] = ()
   warmup_steps: int = 0
   cosine: bool = False  # decay over max_epochs
   weight_decay: float = 0.0
@@ -74,11 +99,12 @@ class Analysis:
 
   num_examples: int = 0  # training images a task; 0: all of the run's
   equality_examples: int = 0  # the same for the equality, all seeds
-  rates_epochs: tuple[int, ...] = (2, 3, 5)
+  equality_float64: bool = True  # measured in float64 too, at twice the memory
+  rates_epochs: tuple[int, ...] = (2, 3, 5)  # (): no rates
   # eta lambda_max of the rates: small, so that the expansion's order shows.
   rates_sharpness: tuple[float, ...] = (2e-3, 1e-3, 5e-4)
   rates_batch_size: int = 20  # of the mini-batch rates
-  map_sharpness: tuple[float, ...] = (0.1, 0.3, 1.0, 1.9)
+  map_sharpness: tuple[float, ...] = (0.1, 0.3, 1.0, 1.9)  # (): no map
   map_float64: bool = True
   ladder_epochs: tuple[int, ...] = (2, 3)
   lanczos_iterations: int = 15
@@ -100,7 +126,10 @@ class Config:
   max_validation: int = 250  # validation images a task; 0: all
   max_test: int = 1_000  # test images a task; 0: all
   seeds: tuple[int, ...] = (0, 1, 2)  # of pretraining, heads and batch order
+  regimes: tuple[str, ...] = ('exact', 'empirical')  # of finetuning
   batch_size: int = 250  # examples a device and batch of the exact gradient
+  # Images of a split that stay on the devices; more of them visit in pieces.
+  resident_megabytes: int = 1024
   learning_rate: float = 0.05  # eta of the exact regime
   num_epochs: int = 20  # k of the second-order analysis
   alpha: float = 0.0  # coefficient of every task; 0: 1/T
@@ -110,6 +139,7 @@ class Config:
   # Coefficients that the validation data choose from, 1/T always among them.
   alphas: tuple[float, ...] = (0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 2.0, 4.0)
   checkpoint_seconds: float = 5.0  # at least so long between two checkpoints
+  published: Published = dataclasses.field(default_factory=Published)
   pretraining: Pretraining = dataclasses.field(default_factory=Pretraining)
   heads: Heads = dataclasses.field(default_factory=Heads)
   empirical: Empirical = dataclasses.field(default_factory=Empirical)
@@ -133,6 +163,7 @@ def check(config: Config) -> None:
       'max_epochs': config.max_epochs,
       'patience': config.patience,
       'batch_size': config.batch_size,
+      'resident_megabytes': config.resident_megabytes,
       'image_size': config.image_size,
       'heads.examples_per_class': config.heads.examples_per_class,
       'heads.regularization': config.heads.regularization,
@@ -150,6 +181,7 @@ def check(config: Config) -> None:
       'max_validation': config.max_validation,
       'max_test': config.max_test,
       'empirical.clip_norm': config.empirical.clip_norm,
+      'pretraining.num_epochs': config.pretraining.num_epochs,
       'checkpoint_seconds': config.checkpoint_seconds,
   }
   for name, value in not_negative.items():
@@ -161,9 +193,32 @@ def check(config: Config) -> None:
         f' {config.num_channels}.'
     )
   _check_tuples(config)
+  _check_regimes(config)
   # Both refuse their own arguments with a sentence of their own.
   module(config)
   empirical_optimizer(config.empirical, num_steps=1)
+
+
+def max_epochs(config: Config, regime: str, task: str) -> int:
+  """Returns the cap on a run's epochs; of 'multitask' that of all tasks."""
+  if regime == 'exact':
+    return config.max_epochs
+  own = pairs('empirical.task_epochs', config.empirical.task_epochs)
+  return int(own.get(task, config.empirical.max_epochs))
+
+
+def pairs(name: str, entries: tuple[str, ...]) -> dict[str, str]:
+  """Returns the mapping that entries KEY=VALUE of a field say."""
+  found = {}
+  for entry in entries:
+    key, equals, value = entry.partition('=')
+    if not (key and equals and value) or key in found:
+      raise ValueError(
+          f'config.{name} must hold TASK=VALUE, each task once, but has'
+          f' {entry!r}.'
+      )
+    found[key] = value
+  return found
 
 
 def empirical_optimizer(empirical: Empirical, *, num_steps: int):
@@ -177,6 +232,45 @@ def empirical_optimizer(empirical: Empirical, *, num_steps: int):
       weight_decay=empirical.weight_decay,
       clip_norm=empirical.clip_norm or None,
   )
+
+
+def _check_regimes(config: Config) -> None:
+  if set(config.regimes) - {'exact', 'empirical'} or len(
+      set(config.regimes)
+  ) != len(config.regimes):
+    raise ValueError(
+        "config.regimes may hold 'exact' and 'empirical', each once, but is"
+        f' {config.regimes}.'
+    )
+  if isinstance(config.model, ViTModel):
+    for name in ('pixel_mean', 'pixel_std'):
+      value = getattr(config.model, name)
+      if len(value) not in (1, config.num_channels):
+        raise ValueError(
+            f'config.model.{name} must be 1 or {config.num_channels} numbers,'
+            f' one a channel, but is {value}.'
+        )
+  elif config.published.weights:
+    raise ValueError(
+        f'config.published.weights is {config.published.weights!r}, but'
+        ' config.model is a feed-forward encoder; published weights are for'
+        ' vision transformers.'
+    )
+  for task, epochs in pairs(
+      'empirical.task_epochs', config.empirical.task_epochs
+  ).items():
+    if not epochs.isdecimal() or int(epochs) < config.merge_epochs[-1]:
+      raise ValueError(
+          f'config.empirical.task_epochs gives {task} {epochs!r} epochs, but'
+          ' needs a whole number not below the last of merge_epochs,'
+          f' {config.merge_epochs[-1]}.'
+      )
+  finetuned = pairs('published.finetuned', config.published.finetuned)
+  if finetuned and not config.published.weights:
+    raise ValueError(
+        'config.published.finetuned names finetuned weights, but'
+        ' config.published.weights, the base that they started from, is empty.'
+    )
 
 
 def _check_tuples(config: Config) -> None:

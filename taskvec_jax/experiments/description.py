@@ -20,10 +20,13 @@ def describe(
   Args:
     config: all settings.
     setting: of the first seed.
-    eigenvalues: task -> (lowest, highest) eigenvalue of `H_t(theta_0)`.
+    eigenvalues: task -> (lowest, highest) eigenvalue of `H_t(theta_0)`; empty
+      where no derivative was taken.
     command: what repeats the run.
   """
-  lambda_max = max(highest for _, highest in eigenvalues.values())
+  lambda_max = max(
+      (highest for _, highest in eigenvalues.values()), default=None
+  )
   tasks = []
   for name, data in setting.data.items():
     wanted = config.heads.examples_per_class * data.num_classes
@@ -35,8 +38,8 @@ def describe(
             num_test=data.test.num_examples,
             num_classes=data.num_classes,
             num_head_examples=min(wanted, data.train.num_examples),
-            lambda_min=eigenvalues[name][0],
-            lambda_max=eigenvalues[name][1],
+            lambda_min=eigenvalues.get(name, (None, None))[0],
+            lambda_max=eigenvalues.get(name, (None, None))[1],
         )
     )
   return results_lib.Setting(
@@ -50,7 +53,9 @@ def describe(
       learning_rate=config.learning_rate,
       num_epochs=config.num_epochs,
       scaling=next(iter(setting.scaling.values())),
-      eta_lambda_max=config.learning_rate * lambda_max,
+      eta_lambda_max=(
+          None if lambda_max is None else config.learning_rate * lambda_max
+      ),
       left_out=left_out(config),
   )
 
@@ -85,13 +90,18 @@ def describe_regimes(config: config_lib.Config) -> dict[str, str]:
   until = (
       f'until {config.patience} epochs bring no better validation loss, at most'
   )
-  return {
+  if config.published.finetuned:
+    return {'published': ', '.join(config.published.finetuned)}
+  lines = {
       'exact': (
           f'full-batch gradient descent with step size'
           f' {config.learning_rate:g}, {until} {config.max_epochs} epochs'
       ),
       'empirical': f'{", ".join(details)}, {until} {rule.max_epochs} epochs',
   }
+  if rule.task_epochs:
+    lines['empirical'] += f' ({", ".join(rule.task_epochs)})'
+  return {regime: lines[regime] for regime in config.regimes}
 
 
 def left_out(config: config_lib.Config) -> list[str]:
@@ -120,17 +130,32 @@ def left_out(config: config_lib.Config) -> list[str]:
         'The analysis of the first seed uses at most'
         f' {analysis.num_examples} training images a task.'
     )
-  said.append(
-      'The ladder is computed for k ='
-      f' {", ".join(str(k) for k in analysis.ladder_epochs)} only.'
-  )
+  for name, wanted in (
+      ('The equality in float64', analysis.equality_float64),
+      ('Rates', analysis.rates_epochs),
+      ('The response map', analysis.map_sharpness),
+      ('The ladder', analysis.ladder_epochs),
+  ):
+    if not wanted:
+      said.append(f'{name} {"are" if name == "Rates" else "is"} left out.')
+  if analysis.ladder_epochs:
+    said.append(
+        'The ladder is computed for k ='
+        f' {", ".join(str(k) for k in analysis.ladder_epochs)} only.'
+    )
   if isinstance(config.model, config_lib.ViTModel):
     said.append(
         'Rungs R0 to R2 and the certificates are for feed-forward networks;'
         ' this run has the rungs by Lanczos only.'
     )
-  said.append(
-      f'Finetuning is capped at {config.max_epochs} epochs in the exact regime'
-      f' and {config.empirical.max_epochs} in the empirical one.'
-  )
+  if config.published.weights:
+    said.append(
+        'Seeds change the order of mini-batches alone: weights and zero-shot'
+        ' heads are published ones.'
+    )
+  if not config.published.finetuned:
+    said.append(
+        f'Finetuning is capped at {config.max_epochs} epochs in the exact'
+        f' regime and {config.empirical.max_epochs} in the empirical one.'
+    )
   return said

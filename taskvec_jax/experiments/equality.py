@@ -18,6 +18,8 @@ see it), so both sides hold rounding noise there, which the unit does not cover
 where theta_0 is near zero too.
 """
 
+import sys
+
 import jax
 import numpy as np
 
@@ -35,7 +37,7 @@ def equality(
     setting: setting_lib.Setting, *, learning_rate: float, seed: int
 ) -> results_lib.Equality:
   """Returns how far theta_TA^(1) and theta_MT^(1) are apart."""
-  setting = setting._replace(batch_size=1)
+  setting = setting._replace(batch_size=1, resident_bytes=sys.maxsize)
   base_params = setting.base_params
   task_vectors = {}
   for name, fn in setting_lib.value_and_grad_fns(setting).items():

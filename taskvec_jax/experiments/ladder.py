@@ -6,8 +6,10 @@ need a feed-forward network; the rungs by Lanczos need nothing but
 Hessian-vector products. A rung below the next stops the run.
 """
 
+from collections.abc import Mapping
 from collections.abc import Sequence
 import math
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -15,6 +17,7 @@ import numpy as np
 from taskvec_jax import tree
 from taskvec_jax.experiments import setting as setting_lib
 from taskvec_jax.finetuning import gradient_descent
+from taskvec_jax.models import encoders
 from taskvec_jax.models import ffn
 from taskvec_jax.report import results as results_lib
 from taskvec_jax.second_order import bounds as bounds_lib
@@ -24,6 +27,7 @@ from taskvec_jax.second_order import lanczos
 from taskvec_jax.second_order import local_bounds
 from taskvec_jax.second_order import weight_norms
 from taskvec_jax.task_vectors import arithmetic
+from taskvec_jax.typing import Params
 
 _MEANINGS = {
     'R0': ('a product over balls that hold the weights', 'certified'),
@@ -34,6 +38,20 @@ _MEANINGS = {
     'R3t': ('each Hessian times its drift', 'measured'),
     'R4': ('the second-order term itself', 'measured'),
 }
+
+
+class _Point(NamedTuple):
+  """theta_MT^(e) and R_t^(e)."""
+
+  params: Params
+  drift: Mapping[str, Params]
+
+
+class _End(NamedTuple):
+  """After k epochs: theta_MT^(k) and |C_k|."""
+
+  params: Params
+  correction_norm: float
 
 
 def ladders(
@@ -53,21 +71,24 @@ def ladders(
   """
   curved = setting_lib.grad_and_hvp_fns(setting)
   last = max(epochs)
-  states = list(
-      correction.corrections(
-          setting.base_params,
-          [curved] * last,
-          setting.scaling,
-          learning_rate=learning_rate,
-      )
-  )
-  for state in states:
+  inner, ends = [], {}
+  for state in correction.corrections(
+      setting.base_params,
+      [curved] * last,
+      setting.scaling,
+      learning_rate=learning_rate,
+  ):
     if not math.isfinite(float(tree.norm(state.params))):
       raise FloatingPointError(
           f'The multitask parameters are not finite after epoch {state.step};'
           f' use a smaller learning_rate than {learning_rate:g}.'
       )
-  inner = states[:-1]  # after 1..k-1 steps: theta_MT^(e) and R_t^(e)
+    # No more of each state than is needed: of a large model they are many.
+    if state.step < last:
+      inner.append(_Point(state.params, state.drift))
+    if state.step in epochs:
+      ends[state.step] = _End(state.params, float(tree.norm(state.correction)))
+  del state
   measured = _lanczos_norms(
       inner, curved, setting.scaling, lanczos_iterations, seed
   )
@@ -81,12 +102,12 @@ def ladders(
   out = []
   for k in epochs:
     values = _rungs(measured, setting.scaling, k)
-    values['R4'] = float(tree.norm(states[k - 1].correction))
+    values['R4'] = ends[k].correction_norm
     certificates = []
     if feed_forward:
       values.update(_a_priori_rungs(setting, path_norms[:k]))
       certificates = _certificates(
-          setting, states[k - 1], path_norms[:k], learning_rate
+          setting, ends[k].params, path_norms[:k], learning_rate
       )
     rungs = ladder_lib.ladder(values)
     ladder_lib.check_ladder(rungs)
@@ -149,7 +170,7 @@ def _local_norms(setting: setting_lib.Setting, inner):
         local_bounds.local_bounds(
             ffn.layers(state.params, setting.heads[task]),
             setting.module.activation,
-            train.inputs.reshape(len(train.inputs), -1),
+            _flat_inputs(setting, train),
             train.labels,
         )
         for state in inner
@@ -189,9 +210,15 @@ def _task_norms(setting: setting_lib.Setting, points, task: str):
 
 
 def _input_norm(setting: setting_lib.Setting, task: str) -> float:
-  inputs = setting.data[task].train.inputs
-  flat = inputs.reshape(len(inputs), -1).astype(np.float64)
-  return float(np.linalg.norm(flat, axis=1).max())
+  flat = _flat_inputs(setting, setting.data[task].train)
+  return float(np.linalg.norm(flat.astype(np.float64), axis=1).max())
+
+
+def _flat_inputs(setting: setting_lib.Setting, arrays) -> np.ndarray:
+  """Returns the floats that the encoder sees, `[n, H W C]`."""
+  dtype = jax.tree.leaves(setting.base_params)[0].dtype
+  inputs = encoders.normalize(setting.module, arrays.inputs, dtype)
+  return np.asarray(inputs).reshape((len(inputs), -1))
 
 
 def _largest_bounds(setting, norms_by_task, bound_fn) -> bounds_lib.Bounds:
@@ -224,10 +251,10 @@ def _a_priori_rungs(setting: setting_lib.Setting, path_norms):
   }
 
 
-def _certificates(setting, state, path_norms, learning_rate):
-  """Returns (4.2) and (4.6) after `state.step` epochs; both above the gap."""
+def _certificates(setting, multitask_params, path_norms, learning_rate):
+  """Returns (4.2) and (4.6) at the end of a path; both above the gap."""
   base_params, scaling = setting.base_params, setting.scaling
-  numbers = {'learning_rate': learning_rate, 'num_epochs': state.step}
+  numbers = {'learning_rate': learning_rate, 'num_epochs': len(path_norms)}
   norms, task_vectors = {}, {}
   for task, fn in setting_lib.value_and_grad_fns(setting).items():
     track = [
@@ -239,7 +266,7 @@ def _certificates(setting, state, path_norms, learning_rate):
     norms[task] = _task_norms(setting, [*path_norms, *points], task)
     task_vectors[task] = arithmetic.task_vector(track[-1], base_params)
   merged_params = arithmetic.merge(base_params, task_vectors, scaling)
-  gap = float(tree.norm(tree.sub(merged_params, state.params)))
+  gap = float(tree.norm(tree.sub(merged_params, multitask_params)))
   bounds = _largest_bounds(setting, norms, bounds_lib.bounds_from_norms)
   negative_curvature = max(
       bounds_lib.negative_curvature_from_norms(

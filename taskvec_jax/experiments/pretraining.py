@@ -4,11 +4,10 @@ An encoder and a throw-away linear head learn to name rendered glyphs
 (tasks/glyphs.py) by AdamW with a warm-up and a cosine; the head is dropped.
 One epoch is one compiled `scan` over a seeded permutation.
 
-The result is kept in a cache folder, $TASKVEC_JAX_CACHE or
-~/.cache/taskvec_jax, under a name made of all that it depends on: the module,
-the numbers, the seed, the versions of JAX, Flax and Optax, the kind of device,
-and the text of the files that draw and train. A second run starts at once; a
-change of any of them trains anew. Files appear whole or not at all.
+The result is kept (experiments/cache.py) under a name made of all that it
+depends on: the module, the numbers, the seed, the versions of JAX, Flax and
+Optax, the kind of device, and the text of the files that draw, model and train.
+A second run starts at once; a change of any of them trains anew.
 
 Cost: a pass over `num_images` an epoch, and the images in memory as float32.
 """
@@ -16,12 +15,9 @@ Cost: a pass over `num_images` an epoch, and the images in memory as float32.
 from collections.abc import Callable
 import functools
 import hashlib
-import logging
 import os
 import pathlib
-import tempfile
 from typing import Any
-import zipfile
 
 import flax
 from flax import linen as nn
@@ -32,8 +28,11 @@ import numpy as np
 import optax
 import tqdm
 
+from taskvec_jax.experiments import cache
 from taskvec_jax.models import encoders
+from taskvec_jax.models import ffn
 from taskvec_jax.models import heads
+from taskvec_jax.models import vit
 from taskvec_jax.tasks import glyphs
 from taskvec_jax.tasks import preprocessing
 from taskvec_jax.typing import Array
@@ -61,7 +60,7 @@ def pretrain(
     module: the encoder.
     seed: of the initial parameters, the glyphs and their order.
     num_images: glyphs drawn once, seen every epoch.
-    num_epochs: passes over them.
+    num_epochs: passes over them; 0 gives the initial parameters.
     batch_size: images a step; what is left over at an epoch's end is dropped.
     learning_rate: AdamW's at its peak.
     image_size: side of the encoder's input in pixels.
@@ -77,11 +76,14 @@ def pretrain(
         f'Pretraining needs batches of 1 to num_images = {num_images} images,'
         f' but batch_size is {batch_size}.'
     )
-  if num_epochs < 1 or not learning_rate > 0:
+  if num_epochs < 0 or not learning_rate > 0:
     raise ValueError(
-        f'Pretraining needs at least one epoch and a positive learning rate,'
+        'Pretraining needs a number of epochs and a positive learning rate,'
         f' but has {num_epochs} and {learning_rate}.'
     )
+  if not num_epochs:
+    inputs = jnp.zeros((1, image_size, image_size, num_channels))
+    return _initial(module, jax.random.key(seed), inputs)['encoder']
   numbers: dict[str, Any] = dict(
       seed=seed,
       num_images=num_images,
@@ -202,48 +204,30 @@ def _cache_path(
   """Returns the file whose name says all that the parameters depend on."""
   sources = [
       pathlib.Path(file).read_text(encoding='utf-8')
-      for file in (glyphs.__file__, preprocessing.__file__, __file__)
+      for file in (
+          ffn.__file__,
+          glyphs.__file__,
+          preprocessing.__file__,
+          vit.__file__,
+          __file__,
+      )
   ]
   versions = [jax.__version__, flax.__version__, optax.__version__]
   text = repr((module, numbers, versions, jax.default_backend(), sources))
   digest = hashlib.sha256(text.encode()).hexdigest()[:24]
-  default = pathlib.Path.home() / '.cache' / 'taskvec_jax'
-  folder = cache_dir or os.environ.get('TASKVEC_JAX_CACHE') or default
-  return pathlib.Path(folder) / f'pretrained_{digest}.npz'
+  return cache.cache_folder(cache_dir) / f'pretrained_{digest}.npz'
 
 
 def _load(path: pathlib.Path) -> Params | None:
   """Returns the parameters in `path`; None if there are none to be read."""
-  if not path.exists():
+  flat = cache.load(path)
+  if flat is None:
     return None
-  try:
-    # Opened here: np.load leaves a file that is no archive open.
-    with path.open('rb') as file, np.load(file, allow_pickle=False) as archive:
-      flat = {name: jnp.asarray(archive[name]) for name in archive.files}
-    return traverse_util.unflatten_dict(flat, sep='/')
-  except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
-    logging.warning(
-        'The pretrained parameters in %s cannot be read (%s); they are made'
-        ' again.',
-        path,
-        error,
-    )
-    return None
+  flat = {name: jnp.asarray(array) for name, array in flat.items()}
+  return traverse_util.unflatten_dict(flat, sep='/')
 
 
 def _save(path: pathlib.Path, params: Params) -> None:
-  """Writes the parameters beside `path`, then moves them there in one step."""
-  flat = {
-      name: np.asarray(leaf)
-      for name, leaf in traverse_util.flatten_dict(params, sep='/').items()
-  }
-  try:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(
-        dir=path.parent, suffix='.tmp', delete=False
-    ) as file:
-      np.savez(file, allow_pickle=False, **flat)
-    os.replace(file.name, path)
-  except OSError as error:
-    # The run has what it needs; only the next one starts from nothing.
-    logging.warning('The pretrained parameters are not kept: %s.', error)
+  """Keeps the parameters."""
+  flat = traverse_util.flatten_dict(params, sep='/')
+  cache.save(path, {name: np.asarray(leaf) for name, leaf in flat.items()})

@@ -24,6 +24,7 @@ from taskvec_jax.finetuning import minibatch
 from taskvec_jax.finetuning import multitask
 from taskvec_jax.gradients import full_batch
 from taskvec_jax.gradients import losses
+from taskvec_jax.tasks import batching
 from taskvec_jax.typing import Params
 from taskvec_jax.typing import ValueAndGradFn
 
@@ -65,6 +66,8 @@ def empirical_steps(
     setting: setting_lib.Setting,
     task: str,
     empirical: config_lib.Empirical,
+    *,
+    max_epochs: int,
     seed: int,
 ) -> StepsFn:
   """Returns mini-batch training on a task, or on a batch of each at a time.
@@ -73,22 +76,18 @@ def empirical_steps(
   start again within it.
   """
   multitask_run = task == MULTITASK
-  # A sequence, not a mapping: names would be a part of the compiled program.
-  tasks = [
-      losses.IndexedTask(
-          setting_lib.padded_head(setting, name),
-          setting.data[name].train.inputs,
-          setting.data[name].train.labels,
-          setting.scaling[name] if multitask_run else 1.0,
-      )
-      for name in (setting.scaling if multitask_run else [task])
-  ]
-  num_examples = max(len(one.labels) for one in tasks)
+  names = list(setting.scaling) if multitask_run else [task]
+  weights = [setting.scaling[n] if multitask_run else 1.0 for n in names]
+  examples = [setting.data[name].train for name in names]
+  num_examples = max(len(arrays.labels) for arrays in examples)
   batch_size = min(empirical.batch_size, num_examples)
+  # Sequences, not mappings: names would be a part of the compiled program.
   loss_fn = jax.tree_util.Partial(
-      losses.indexed_value_and_grad_fn(setting.module), tasks
+      losses.weighted_value_and_grad_fn(setting.module),
+      [setting_lib.padded_head(setting, name) for name in names],
+      weights,
   )
-  num_steps = empirical.max_epochs * (num_examples // batch_size)
+  num_steps = max_epochs * (num_examples // batch_size)
   optimizer = _optimizer(
       *dataclasses.astuple(empirical),
       # Only a cosine needs to know the length of the run.
@@ -112,8 +111,11 @@ def empirical_steps(
         optimizer,
         num_examples=num_examples,
         batch_size=batch_size,
-        num_epochs=empirical.max_epochs,
+        num_epochs=max_epochs,
         seed=seed,
+        batches_fn=functools.partial(
+            _gathered, examples, setting.resident_bytes
+        ),
         state=start,
     ):
       opt = {
@@ -124,6 +126,27 @@ def empirical_steps(
       yield Step(state, done.params, float(info.losses.mean()))
 
   return steps
+
+
+def _gathered(examples, max_bytes: int, order: np.ndarray):
+  """Yields the batches of an epoch's order, one a task; at most so many bytes.
+
+  A task with fewer examples than the largest starts again from its first.
+  """
+  step_bytes = order.shape[1] * sum(
+      arrays.inputs[0].nbytes for arrays in examples
+  )
+  num = max(max_bytes // step_bytes, 1)
+  for first in range(0, len(order), num):
+    part = order[first : first + num]
+    yield [
+        batching.Batch(
+            arrays.inputs[part % len(arrays.labels)],
+            arrays.labels[part % len(arrays.labels)],
+            np.ones(part.shape, bool),
+        )
+        for arrays in examples
+    ]
 
 
 # One rule a run of the program: compiled epochs are looked up by it.

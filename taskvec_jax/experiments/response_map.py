@@ -113,9 +113,18 @@ def map_row(
 
 
 def join_rows(
-    rows: Sequence[results_lib.ResponseMap],
+    rows: Sequence[results_lib.ResponseMap], *, lambda_max: float
 ) -> results_lib.ResponseMap:
-  """Returns the rows, all of the same epochs, as one map."""
+  """Returns the rows, all of the same epochs, as one map; of none, an empty."""
+  if not rows:
+    return results_lib.ResponseMap(
+        dtype='',
+        num_examples=0,
+        lambda_max=lambda_max,
+        learning_rates=[],
+        epochs=[],
+        **{field: [] for field in FIELDS},
+    )
   joined = {
       field: [entry for row in rows for entry in getattr(row, field)]
       for field in ('learning_rates', *FIELDS)

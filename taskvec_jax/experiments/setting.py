@@ -5,8 +5,10 @@ pretrained base parameters theta_0, one frozen head a task, and from those the
 functions that the theory is about: `value_and_grad_fns` and
 `grad_and_hvp_fns`, exact over all training examples of a task.
 
-The seed changes pretraining, the examples the heads are fitted on and the
-order of mini-batches; the splits stay.
+Base and heads are pretrained on glyphs and fitted on a few examples, or are
+published CLIP weights and their zero-shot heads. The seed changes pretraining,
+the examples the heads are fitted on and the order of mini-batches, of published
+weights the last alone; the splits stay.
 """
 
 from collections.abc import Mapping
@@ -19,10 +21,12 @@ import numpy as np
 
 from taskvec_jax.experiments import config as config_lib
 from taskvec_jax.experiments import pretraining
+from taskvec_jax.experiments import published_weights
 from taskvec_jax.gradients import full_batch
 from taskvec_jax.gradients import losses
 from taskvec_jax.models import encoders
 from taskvec_jax.models import heads
+from taskvec_jax.models import pretrained
 from taskvec_jax.task_vectors import arithmetic
 from taskvec_jax.tasks import batching
 from taskvec_jax.tasks import load
@@ -34,9 +38,9 @@ from taskvec_jax.typing import ValueAndGradFn
 
 
 class Arrays(NamedTuple):
-  """Preprocessed examples of one split: this process's slice of them."""
+  """Examples of one split at the model's size: this process's slice of them."""
 
-  inputs: np.ndarray  # [n, H, W, C] of num_examples in all
+  inputs: np.ndarray  # uint8 [n, H, W, C] of num_examples in all
   labels: np.ndarray  # int32 [n]
   num_examples: int  # over all processes
 
@@ -59,6 +63,7 @@ class Setting(NamedTuple):
   data: dict[str, Data]
   scaling: dict[str, float]  # alpha_t
   batch_size: int  # examples a device and batch
+  resident_bytes: int  # a split with more bytes of images is streamed
 
 
 def load_tasks(config: config_lib.Config) -> dict[str, task_lib.Task]:
@@ -87,26 +92,45 @@ def build(
     tasks: Mapping[str, task_lib.Task],
     *,
     seed: int,
+    weights: pretrained.Pretrained | None = None,
 ) -> Setting:
-  """Returns the setting of one seed, pretraining the base if it must."""
+  """Returns the setting of one seed, pretraining the base if it must.
+
+  Args:
+    config: all settings.
+    tasks: of `load_tasks`.
+    seed: of the run.
+    weights: of `published_weights.base`; None to pretrain on glyphs.
+  """
   module = config_lib.module(config)
-  base_params = pretraining.pretrain(
-      module,
-      seed=seed,
-      image_size=config.image_size,
-      num_channels=config.num_channels,
-      num_images=config.pretraining.num_images,
-      num_epochs=config.pretraining.num_epochs,
-      batch_size=config.pretraining.batch_size,
-      learning_rate=config.pretraining.learning_rate,
-  )
+  if weights is None:
+    base_params = pretraining.pretrain(
+        module,
+        seed=seed,
+        image_size=config.image_size,
+        num_channels=config.num_channels,
+        num_images=config.pretraining.num_images,
+        num_epochs=config.pretraining.num_epochs,
+        batch_size=config.pretraining.batch_size,
+        learning_rate=config.pretraining.learning_rate,
+    )
+    fitted = _fit_heads(config, tasks, module, base_params, seed=seed)
+  else:
+    base_params = weights.vision
+    fitted = published_weights.heads(
+        config.published,
+        weights,
+        tasks,
+        activation=config.model.activation,
+    )
   return Setting(
       module=module,
       base_params=base_params,
-      heads=_fit_heads(config, tasks, module, base_params, seed=seed),
+      heads=fitted,
       data={name: _data(config, task) for name, task in tasks.items()},
       scaling=arithmetic.uniform_scaling(tasks, config.alpha or None),
       batch_size=config.batch_size,
+      resident_bytes=config.resident_megabytes * 2**20,
   )
 
 
@@ -143,21 +167,14 @@ def cast(setting: Setting, dtype: Any) -> Setting:
   return setting._replace(
       base_params=jax.tree.map(convert, setting.base_params),
       heads=jax.tree.map(convert, setting.heads),
-      data={
-          name: Data(
-              *(
-                  arrays._replace(inputs=convert(arrays.inputs))
-                  for arrays in (task.train, task.validation, task.test)
-              ),
-              num_classes=task.num_classes,
-          )
-          for name, task in setting.data.items()
-      },
   )
 
 
-def batches(setting: Setting, arrays: Arrays) -> batching.Batch:
-  """Returns a split's examples, cut and padded for this process's devices."""
+def batches(setting: Setting, arrays: Arrays) -> full_batch.Batches:
+  """Returns a split's examples, cut and padded for this process's devices.
+
+  More than `resident_bytes` of images come as a function that yields them.
+  """
   return _cut(setting, arrays, arrays.num_examples)
 
 
@@ -175,14 +192,23 @@ def evaluation_batches(setting: Setting, split: str) -> dict[str, Any]:
   }
 
 
-def _cut(setting: Setting, arrays: Arrays, capacity: int) -> batching.Batch:
+def _cut(setting: Setting, arrays: Arrays, capacity: int) -> full_batch.Batches:
   _, num_processes = full_batch.process()
-  return batching.make_batches(
-      arrays.inputs,
-      arrays.labels,
+  capacity = -(-capacity // num_processes)
+  numbers = dict(
       batch_size=setting.batch_size,
       num_shards=full_batch.num_devices(),
-      capacity=-(-capacity // num_processes),
+      capacity=capacity,
+  )
+  # Of the largest slice: all processes must decide alike.
+  image_bytes = int(np.prod(arrays.inputs.shape[1:]))
+  if capacity * image_bytes <= setting.resident_bytes:
+    return batching.make_batches(arrays.inputs, arrays.labels, **numbers)
+  return batching.stream(
+      arrays.inputs,
+      arrays.labels,
+      **numbers,
+      max_bytes=max(setting.resident_bytes // 4, 1),
   )
 
 
@@ -290,7 +316,7 @@ def _arrays(
 def _inputs(
     config: config_lib.Config, examples: task_lib.Examples
 ) -> np.ndarray:
-  return preprocessing.preprocess(
+  return preprocessing.to_size(
       examples.images,
       image_size=config.image_size,
       num_channels=config.num_channels,

@@ -23,16 +23,19 @@ from taskvec_jax.experiments import description
 from taskvec_jax.experiments import epochs
 from taskvec_jax.experiments import equality
 from taskvec_jax.experiments import ladder
+from taskvec_jax.experiments import published_weights
 from taskvec_jax.experiments import rates
 from taskvec_jax.experiments import regimes
 from taskvec_jax.experiments import response_map
 from taskvec_jax.experiments import setting as setting_lib
 from taskvec_jax.experiments import workdir as workdir_lib
+from taskvec_jax.models import pretrained
+from taskvec_jax.report import claims
 from taskvec_jax.report import page
 from taskvec_jax.report import results as results_lib
+from taskvec_jax.task_vectors import arithmetic
 from taskvec_jax.tasks import task as task_lib
-
-REGIMES = ('exact', 'empirical')
+from taskvec_jax.typing import Params
 
 
 class _Job(NamedTuple):
@@ -41,6 +44,7 @@ class _Job(NamedTuple):
   config: config_lib.Config
   tasks: Mapping[str, task_lib.Task]
   folder: pathlib.Path
+  weights: pretrained.Pretrained | None  # published ones, if any
   setting_fn: Callable[[int], setting_lib.Setting]  # of a seed; keeps the last
   seconds: dict[str, float]  # by group of parts
 
@@ -62,35 +66,43 @@ def run(
     ArithmeticError: a bound below what it bounds; names both numbers.
   """
   config_lib.check(config)
+  weights = published_weights.base(config)
   tasks = setting_lib.load_tasks(config)
   folder = workdir_lib.open_workdir(folder, config)
   setting_fn = functools.lru_cache(maxsize=1)(
-      lambda seed: setting_lib.build(config, tasks, seed=seed)
+      lambda seed: setting_lib.build(config, tasks, seed=seed, weights=weights)
   )
-  job = _Job(config, tasks, folder, setting_fn, {})
-  eigenvalues = _eigenvalues(job)
-  lambda_max = max(highest for _, highest in eigenvalues.values())
+  job = _Job(config, tasks, folder, weights, setting_fn, {})
+  # Of models that others finetuned no derivative is taken.
+  trains = not config.published.finetuned
+  eigenvalues = _eigenvalues(job) if trains else {}
+  lambda_max = max((highest for _, highest in eigenvalues.values()), default=0)
   found = results_lib.Results(
       setting=description.describe(
           config, setting_fn(config.seeds[0]), eigenvalues, command
       ),
       equality=[],
-      rates=_rates(job, lambda_max),
+      rates=_rates(job, lambda_max) if trains else [],
       response_map=_response_map(job, lambda_max),
-      ladders=_ladders(job),
+      ladders=_ladders(job) if trains else [],
       finetuning=[],
       accuracies=[],
+      similarities=[],
       seconds=job.seconds,
   )
   for seed in config.seeds:
-    found.equality += _equality(job, seed)
-    runs, rows = _accuracies(job, seed)
-    found.finetuning += runs
-    found.accuracies += rows
+    if trains:
+      found.equality += _equality(job, seed)
+    _add_accuracies(job, seed, found)
   if workdir_lib.is_writer():
     results_lib.write(folder / 'results.json', found)
     page.write_page(found, folder)
   return found
+
+
+def summary(results: results_lib.Results) -> str:
+  """Returns a table of what was claimed and what was measured."""
+  return claims.format_table(claims.claims(results))
 
 
 def _once(job: _Job, part: str, kind, compute):
@@ -121,6 +133,8 @@ def _eigenvalues(job: _Job) -> dict[str, list[float]]:
 
 def _rates(job: _Job, lambda_max: float) -> list[results_lib.Rates]:
   analysis = job.config.analysis
+  if not analysis.rates_epochs:
+    return []
   num_steps = max(analysis.rates_epochs)
 
   def compute(batches: str):
@@ -185,11 +199,16 @@ def _response_map(job: _Job, lambda_max: float) -> results_lib.ResponseMap:
               functools.partial(compute, sharpness),
           )
           for sharpness in analysis.map_sharpness
-      ]
+          if not job.config.published.finetuned
+      ],
+      lambda_max=lambda_max,
   )
 
 
 def _ladders(job: _Job) -> list[results_lib.Ladder]:
+  if not job.config.analysis.ladder_epochs:
+    return []
+
   def compute():
     return ladder.ladders(
         _first_setting(job),
@@ -215,72 +234,140 @@ def _equality(job: _Job, seed: int) -> list[results_lib.Equality]:
         job.tasks,
         num_examples=job.config.analysis.equality_examples,
     )
-    return [measure(setting), in_float64(measure, setting)]
+    found = [measure(setting)]
+    if job.config.analysis.equality_float64:
+      found.append(in_float64(measure, setting))
+    return found
 
   return _once(job, f'equality-{seed}', list[results_lib.Equality], compute)
 
 
-def _accuracies(
-    job: _Job, seed: int
-) -> tuple[list[results_lib.Finetuning], list[results_lib.Accuracy]]:
-  """Returns all finetuning runs of one seed, and what they lead to."""
+def _add_accuracies(job: _Job, seed: int, found: results_lib.Results) -> None:
+  """Adds all finetuning runs of one seed, and what they lead to."""
   config = job.config
-  found, rows = [], []
-  rows += _once(
+  found.accuracies += _once(
       job,
       f'base-{seed}',
       list[results_lib.Accuracy],
       lambda: [accuracy.base_accuracy(job.setting_fn(seed), seed=seed)],
   )
-  for regime in REGIMES:
-    finished = {}  # the runs themselves, only if accuracies are to be computed
+  if config.published.finetuned:
+    models = [
+        _once(
+            job,
+            f'accuracy-published-{seed}',
+            results_lib.Models,
+            functools.partial(_published, job, seed),
+        )
+    ]
+  else:
+    models = []
+    for regime in config.regimes:
+      runs, compared = _regime(job, seed, regime)
+      found.finetuning += runs
+      models += compared
+  for one in models:
+    found.accuracies += one.accuracies
+    found.similarities.append(one.similarity)
 
-    def finetune(task: str, regime=regime, finished=finished):
-      finished[task] = _finetune(job, seed, regime, task)
-      return finished[task].finetuning
 
-    names = [*job.tasks, regimes.MULTITASK]
+def _regime(
+    job: _Job, seed: int, regime: str
+) -> tuple[list[results_lib.Finetuning], list[results_lib.Models]]:
+  """Returns the runs of one regime and their models, compared."""
+  finished = {}  # the runs themselves, only if accuracies are to be computed
+  names = [*job.tasks, regimes.MULTITASK]
+
+  def finetune(task: str):
+    finished[task] = _finetune(job, seed, regime, task)
+    return finished[task].finetuning
+
+  runs = [
+      _once(
+          job,
+          f'{regime}-{seed}-{task}',
+          results_lib.Finetuning,
+          functools.partial(finetune, task),
+      )
+      for task in names
+  ]
+
+  def compare():
+    # A run that ended before a kill is read back from its checkpoint.
     for task in names:
-      found.append(
-          _once(
-              job,
-              f'{regime}-{seed}-{task}',
-              results_lib.Finetuning,
-              functools.partial(finetune, task),
-          )
-      )
-
-    def evaluate(regime=regime, finished=finished, names=names):
-      # A run that ended before a kill is read back from its checkpoint.
-      for task in names:
-        if task not in finished:
-          finished[task] = _finetune(job, seed, regime, task)
-      return accuracy.accuracy_by_epochs(
-          job.setting_fn(seed),
-          finished,
-          seed=seed,
-          regime=regime,
-          merge_epochs=config.merge_epochs,
-          alphas=config.alphas,
-      )
-
-    rows += _once(
-        job,
-        f'accuracy-{regime}-{seed}',
-        list[results_lib.Accuracy],
-        evaluate,
+      if task not in finished:
+        finished[task] = _finetune(job, seed, regime, task)
+    setting = job.setting_fn(seed)
+    models = accuracy.accuracy_by_epochs(
+        setting,
+        finished,
+        seed=seed,
+        regime=regime,
+        merge_epochs=job.config.merge_epochs,
+        alphas=job.config.alphas,
     )
-  return found, rows
+    converged = {name: finished[name].converged for name in job.tasks}
+    _write_merged(job, seed, converged, models[-1])
+    return models
+
+  return runs, _once(
+      job, f'accuracy-{regime}-{seed}', list[results_lib.Models], compare
+  )
+
+
+def _published(job: _Job, seed: int) -> results_lib.Models:
+  """Returns how models that others finetuned, and their merge, do."""
+  assert job.weights is not None  # config.check has seen to it
+  finetuned_params = published_weights.finetuned(
+      job.config.published, job.weights, job.tasks
+  )
+  models = accuracy.compare(
+      job.setting_fn(seed),
+      finetuned_params,
+      None,
+      accuracy.Which(seed=seed, regime='published', epochs=None),
+      alphas=job.config.alphas,
+  )
+  _write_merged(job, seed, finetuned_params, models)
+  return models
+
+
+def _write_merged(
+    job: _Job,
+    seed: int,
+    finetuned_params: Mapping[str, Params],
+    models: results_lib.Models,
+) -> None:
+  """Writes the first seed's merge with the tuned coefficient, if asked for."""
+  wanted = job.config.published.write_merged and seed == job.config.seeds[0]
+  if not wanted or job.weights is None or not workdir_lib.is_writer():
+    return
+  (alpha,) = (
+      row.alpha for row in models.accuracies if row.alpha_rule == 'validation'
+  )
+  base_params = job.weights.vision
+  task_vectors = {
+      name: arithmetic.task_vector(params, base_params)
+      for name, params in finetuned_params.items()
+  }
+  published_weights.write_merged(
+      job.folder / 'merged' / models.similarity.regime,
+      job.weights,
+      arithmetic.merge(
+          base_params, task_vectors, dict.fromkeys(task_vectors, alpha)
+      ),
+  )
 
 
 def _finetune(job: _Job, seed: int, regime: str, task: str) -> epochs.Run:
   config, setting = job.config, job.setting_fn(seed)
+  max_epochs = config_lib.max_epochs(config, regime, task)
   if regime == 'exact':
     steps_fn = regimes.exact_steps(setting, task, config.learning_rate)
-    max_epochs = config.max_epochs
   else:
-    steps_fn = regimes.empirical_steps(setting, task, config.empirical, seed)
-    max_epochs = config.empirical.max_epochs
+    steps_fn = regimes.empirical_steps(
+        setting, task, config.empirical, max_epochs=max_epochs, seed=seed
+    )
   return epochs.run_to_convergence(
       setting.base_params,
       steps_fn,

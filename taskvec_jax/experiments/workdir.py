@@ -17,7 +17,6 @@ from typing import Any
 
 import jax
 
-from taskvec_jax.experiments import config as config_lib
 from taskvec_jax.gradients import full_batch
 from taskvec_jax.report import results as results_lib
 
@@ -38,10 +37,8 @@ def is_writer() -> bool:
   return full_batch.process()[0] == 0
 
 
-def open_workdir(
-    folder: str | os.PathLike[str], config: config_lib.Config
-) -> pathlib.Path:
-  """Returns the folder of this run, new or of the same config.
+def open_workdir(folder: str | os.PathLike[str], config: Any) -> pathlib.Path:
+  """Returns the folder of this run, new or of the same config, a dataclass.
 
   Raises:
     ValueError: it cannot be written, or holds the run of another config; the

@@ -1,7 +1,8 @@
 """Mini-batch finetuning, as people do it: SGD, momentum, Adam, AdamW.
 
 One epoch is one pass over a seeded permutation of the examples, compiled as a
-single `scan`. The batch order comes back with every epoch, so that the
+single `scan`, or as several where the examples do not fit on the device at
+once. The batch order comes back with every epoch, so that the
 mini-batch form of the second-order term, (3.5), can be evaluated on exactly
 the batches that were seen. What (2.1) says of one full-batch step does not
 hold for these update rules: this is the empirical regime, kept apart from the
@@ -9,12 +10,13 @@ exact one.
 """
 
 from collections.abc import Callable
+from collections.abc import Iterable
 from collections.abc import Iterator
 import functools
+from typing import Any
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 
@@ -91,28 +93,32 @@ def optimizer(
 
 def epochs(
     base_params: Params,
-    batch_value_and_grad_fn: Callable[[Params, Array], tuple[Array, Params]],
+    batch_value_and_grad_fn: Callable[[Params, Any], tuple[Array, Params]],
     optimizer: optax.GradientTransformation,
     *,
     num_examples: int,
     batch_size: int,
     num_epochs: int,
     seed: int,
+    batches_fn: Callable[[np.ndarray], Iterable[Any]] = lambda order: [order],
     state: MinibatchState | None = None,
 ) -> Iterator[tuple[MinibatchState, MinibatchInfo]]:
   """Yields `(state, info)` after each epoch.
 
   Args:
     base_params: `theta_0`.
-    batch_value_and_grad_fn: `(params, indices [B]) -> (mean loss, gradient)` of
-      the examples with these indices, traceable. A `jax.tree_util.Partial`
-      passes its arrays as data, so that equal shapes compile once.
+    batch_value_and_grad_fn: `(params, batch) -> (mean loss, gradient)`,
+      traceable. A `jax.tree_util.Partial` passes its arrays as data, so that
+      equal shapes compile once.
     optimizer: an Optax update rule.
     num_examples: N; an epoch is a permutation of `0..N-1`.
     batch_size: B, at most N. An incomplete last batch is dropped: other
       examples every epoch, since every epoch has its own permutation.
     num_epochs: k.
     seed: of the permutations; epoch e's depends on the seed and e alone.
+    batches_fn: from an epoch's order, int32 `[num_steps, B]`, to its batches
+      in order: trees with leaves `[some steps, ...]`, one tree or several that
+      visit the device in turn. By default a batch is its indices `[B]`.
     state: where to go on; None starts at `theta_0`.
 
   Raises:
@@ -137,14 +143,13 @@ def epochs(
       order = batch_order(
           seed, epoch, num_examples=num_examples, batch_size=batch_size
       )
-      params, opt_state, losses = _epoch(
-          optimizer,
-          batch_value_and_grad_fn,
-          state.params,
-          state.opt_state,
-          jnp.asarray(order),
-      )
-      losses = np.asarray(losses)
+      params, opt_state, pieces = state.params, state.opt_state, []
+      for batches in batches_fn(order):
+        params, opt_state, losses = _steps(
+            optimizer, batch_value_and_grad_fn, params, opt_state, batches
+        )
+        pieces.append(np.asarray(losses))
+      losses = np.concatenate(pieces)
       gradient_descent.check_finite(float(losses.sum()), epoch)
       state = MinibatchState(epoch, params, opt_state)
       yield state, MinibatchInfo(epoch, losses, order)
@@ -163,12 +168,12 @@ def batch_order(
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _epoch(optimizer, batch_value_and_grad_fn, params, opt_state, order):
-  def step(carry, indices):
+def _steps(optimizer, batch_value_and_grad_fn, params, opt_state, batches):
+  def step(carry, batch):
     params, opt_state = carry
-    loss, gradient = batch_value_and_grad_fn(params, indices)
+    loss, gradient = batch_value_and_grad_fn(params, batch)
     updates, opt_state = optimizer.update(gradient, opt_state, params)
     return (optax.apply_updates(params, updates), opt_state), loss
 
-  (params, opt_state), losses = jax.lax.scan(step, (params, opt_state), order)
+  (params, opt_state), losses = jax.lax.scan(step, (params, opt_state), batches)
   return params, opt_state, losses

@@ -13,6 +13,10 @@ parts is exact whatever its order. The result is therefore the sum of the
 batches' own float values to about eps^2: it does not depend on how the
 examples were cut, beyond the rounding inside one batch.
 
+Examples that do not fit on the devices come as a function that yields them in
+pieces, anew for every pass; the two accumulators go from piece to piece, so the
+sum is the same.
+
 Cost of a gradient: one forward and backward pass over the data, three copies
 of the parameters (two accumulators and one batch's gradient) and the
 activations of one batch. Nothing stores a gradient an example. This is the
@@ -23,6 +27,7 @@ Rump, Ogita and Oishi, "Accurate floating-point summation", SISC 2008.
 """
 
 from collections.abc import Callable
+from collections.abc import Iterator
 import functools
 import math
 from typing import Any
@@ -38,6 +43,10 @@ from taskvec_jax.typing import Params
 from taskvec_jax.typing import ValueAndGradFn
 
 _AXIS = 'devices'
+
+# A tree with leaves [num_devices, num_batches, ...], or a function that yields
+# such trees one after the other.
+Batches = Any
 
 
 def num_devices() -> int:
@@ -55,15 +64,20 @@ def device_names() -> list[str]:
   return [device.device_kind for device in jax.devices()]
 
 
-def place(batches: Any) -> Any:
-  """Puts `[num_devices, num_batches, ...]` leaves on the devices, once."""
+def place(batches: Batches) -> Batches:
+  """Puts `[num_devices, num_batches, ...]` leaves on the devices, once.
+
+  A function that yields pieces is returned as it is.
+  """
+  if callable(batches):
+    return batches
   return _place(_num_shards(batches))(batches)
 
 
 def exact_mean(
     sum_fn: Callable[[Any, Any], Any],
     operands: Any,
-    batches: Any,
+    batches: Batches,
     num_examples: float,
 ) -> Any:
   """Returns `sum_fn` summed over all batches of all devices, over N.
@@ -73,25 +87,32 @@ def exact_mean(
       `jax.tree_util.Partial` passes its arrays as data, so that equal shapes
       share one compiled program.
     operands: what `sum_fn` takes first, the same on all devices.
-    batches: a tree with leaves `[num_devices, num_batches, ...]`.
+    batches: a tree with leaves `[num_devices, num_batches, ...]`, or a function
+      that yields such trees, at least one, anew whenever it is called.
     num_examples: N, the true number of examples over all processes; 1 gives
       the sum.
   """
-  return _means(_num_shards(batches))(
-      _as_tree(sum_fn), operands, num_examples, batches
-  )
+  if callable(batches):
+    return _divide(exact_pair(sum_fn, operands, batches), num_examples)
+  with _full_precision():
+    return _means(_num_shards(batches))(
+        _as_tree(sum_fn), operands, num_examples, batches
+    )
 
 
 def exact_pair(
-    sum_fn: Callable[[Any, Any], Any], operands: Any, batches: Any
+    sum_fn: Callable[[Any, Any], Any], operands: Any, batches: Batches
 ) -> tuple[Any, Any]:
   """Returns the sum as an unrounded pair: `high + low`, to about eps^2."""
-  return _pairs(_num_shards(batches))(_as_tree(sum_fn), operands, batches)
+  with _full_precision():
+    if callable(batches):
+      return _streamed_pair(_as_tree(sum_fn), operands, batches())
+    return _pairs(_num_shards(batches))(_as_tree(sum_fn), operands, batches)
 
 
 def exact_value_and_grad(
     loss_sum: Callable[[Params, Any], Array],
-    batches: Any,
+    batches: Batches,
     num_examples: int,
 ) -> ValueAndGradFn:
   """Returns `params -> (L, grad L)`, the mean loss and its exact gradient.
@@ -99,7 +120,8 @@ def exact_value_and_grad(
   Args:
     loss_sum: `(params, batch) -> scalar`, the loss summed over one batch's
       unmasked examples; a `Partial` as in `exact_mean`.
-    batches: a tree with leaves `[num_devices, num_batches, ...]`.
+    batches: a tree with leaves `[num_devices, num_batches, ...]`, which is put
+      on the devices, or a function that yields such trees.
     num_examples: the true number of examples over all processes.
 
   Raises:
@@ -114,7 +136,7 @@ def exact_value_and_grad(
 
 def exact_gradient_and_hvp(
     loss_sum: Callable[[Params, Any], Array],
-    batches: Any,
+    batches: Batches,
     num_examples: int,
 ) -> GradAndHvpFn:
   """Returns `(params, v) -> (grad L, H v)` in one jvp-of-grad pass.
@@ -127,6 +149,11 @@ def exact_gradient_and_hvp(
   return lambda params, v: exact_mean(
       sum_fn, (params, v), batches, num_examples
   )
+
+
+def _full_precision():
+  # TPUs and GPUs multiply float32 matrices in fewer bits unless they are told.
+  return jax.default_matmul_precision('highest')
 
 
 def _as_tree(fn: Callable) -> jax.tree_util.Partial:
@@ -171,38 +198,76 @@ def _split_sum(high: Array, low: Array) -> tuple[Array, Array]:
 
 def _pair(sum_fn, operands, batches):
   """The body of every program here; runs on each device."""
+  zeros = _zeros(sum_fn, operands, batches)
+  return _over_devices(
+      *_over_batches(sum_fn, operands, (zeros, zeros), batches)
+  )
+
+
+def _zeros(sum_fn, operands, batches):
+  first = jax.tree.map(lambda x: x[0], batches)
+  return jax.tree.map(
+      lambda leaf: jnp.zeros(leaf.shape, leaf.dtype),
+      jax.eval_shape(sum_fn, operands, first),
+  )
+
+
+def _over_batches(sum_fn, operands, pair, batches):
+  """Adds one device's batches to a pair, one after the other."""
 
   def step(pair, batch):
     # The barrier keeps a compiler from contracting the last product of the
     # summand with the addition (an FMA), which would break TwoSum.
     summand = lax.optimization_barrier(sum_fn(operands, batch))
-    out = jax.tree.map(_add, *pair, summand)
-    return (
-        jax.tree.transpose(
-            jax.tree.structure(summand), jax.tree.structure((0, 0)), out
-        ),
-        None,
-    )
+    return _unzip(jax.tree.map(_add, *pair, summand), summand), None
 
-  first = jax.tree.map(lambda x: x[0], batches)
-  zeros = jax.tree.map(
-      lambda leaf: jnp.zeros(leaf.shape, leaf.dtype),
-      jax.eval_shape(sum_fn, operands, first),
-  )
-  (high, low), _ = lax.scan(step, (zeros, zeros), batches)
+  return lax.scan(step, pair, batches)[0]
+
+
+def _over_devices(high, low):
+  """Adds the devices' pairs."""
   if lax.psum(1, _AXIS) == 1:
     return high, low
-  out = jax.tree.map(_split_sum, high, low)
+  return _unzip(jax.tree.map(_split_sum, high, low), high)
+
+
+def _unzip(pairs, like):
+  """Returns a pair of trees of a tree of pairs."""
   return jax.tree.transpose(
-      jax.tree.structure(high), jax.tree.structure((0, 0)), out
+      jax.tree.structure(like), jax.tree.structure((0, 0)), pairs
   )
+
+
+def _streamed_pair(sum_fn, operands, pieces: Iterator[Any]):
+  """Returns the pair of a sum over pieces that visit the devices in turn."""
+  pair = None
+  for piece in pieces:
+    count = _num_shards(piece)
+    if pair is None:
+      pair = _start(count)(sum_fn, operands, piece)
+    else:
+      pair = _go_on(count)(sum_fn, operands, pair, piece)
+    # Or all pieces would be on their way to the devices at once.
+    jax.block_until_ready(pair)
+  if pair is None:
+    raise ValueError(
+        'The function that yields batches yielded none; at least one is'
+        ' needed.'
+    )
+  return _finish(count)(*pair)
 
 
 def _mean(sum_fn, operands, num_examples, batches):
-  high, low = _pair(sum_fn, operands, batches)
+  return _mean_of_pair(_pair(sum_fn, operands, batches), num_examples)
+
+
+def _mean_of_pair(pair, num_examples):
   return jax.tree.map(
-      lambda hi, lo: (hi + lo) / jnp.asarray(num_examples, hi.dtype), high, low
+      lambda hi, lo: (hi + lo) / jnp.asarray(num_examples, hi.dtype), *pair
   )
+
+
+_divide = jax.jit(_mean_of_pair)
 
 
 @functools.cache
@@ -222,6 +287,43 @@ def _pairs(num_shards: int):
       _pair,
       axis_name=_AXIS,
       in_axes=(None, None, 0),
+      out_axes=None,
+      devices=_devices(num_shards),
+  )
+
+
+def _first_pair(sum_fn, operands, batches):
+  zeros = _zeros(sum_fn, operands, batches)
+  return _over_batches(sum_fn, operands, (zeros, zeros), batches)
+
+
+# Of a streamed sum: each device keeps its own pair until the end.
+@functools.cache
+def _start(num_shards: int):
+  return jax.pmap(
+      _first_pair,
+      axis_name=_AXIS,
+      in_axes=(None, None, 0),
+      devices=_devices(num_shards),
+  )
+
+
+@functools.cache
+def _go_on(num_shards: int):
+  return jax.pmap(
+      _over_batches,
+      axis_name=_AXIS,
+      in_axes=(None, None, 0, 0),
+      donate_argnums=2,
+      devices=_devices(num_shards),
+  )
+
+
+@functools.cache
+def _finish(num_shards: int):
+  return jax.pmap(
+      _over_devices,
+      axis_name=_AXIS,
       out_axes=None,
       devices=_devices(num_shards),
   )

@@ -7,9 +7,7 @@ of examples.
 """
 
 from collections.abc import Callable
-from collections.abc import Sequence
 import functools
-from typing import NamedTuple
 
 from flax import linen as nn
 import jax
@@ -79,39 +77,25 @@ def score_sum_fn(
   return score_sum
 
 
-class IndexedTask(NamedTuple):
-  """One task's head and all of its examples, as data of a program."""
-
-  head: heads.Head
-  inputs: Array  # [N, ...]
-  labels: Array  # int [N]
-  weight: float  # of its mean loss in the objective
-
-
 @functools.cache
-def indexed_value_and_grad_fn(
+def weighted_value_and_grad_fn(
     module: nn.Module,
-) -> Callable[[Sequence[IndexedTask], Params, Array], tuple[Array, Params]]:
-  """Returns `(tasks, params, indices [B]) -> (loss, gradient)` of mini-batches.
+) -> Callable[..., tuple[Array, Params]]:
+  """Returns `(heads, weights, params, batches) -> (loss, gradient)`.
 
-  The loss is the weighted sum over tasks of the mean over the examples with
-  these indices; a task with fewer examples starts again from its first.
+  Of mini-batches: `heads`, `weights` and `batches` are sequences, one entry a
+  task; the loss is the weighted sum of the mean losses of the batches `[B]`.
+  Bind heads and weights as data, as for `loss_sum_fn`.
   """
+  loss_sum = loss_sum_fn(module)
 
-  def loss(params, tasks, indices):
-    total = 0.0
-    for task in tasks:
-      chosen = indices % len(task.labels)
-      features = encoders.encode(module, params, task.inputs[chosen])
-      loss_sum = cross_entropy_sum(
-          heads.logits(task.head, features),
-          task.labels[chosen],
-          jnp.ones(indices.shape, bool),
-      )
-      total = total + task.weight * loss_sum / len(indices)
-    return total
+  def loss(params, heads, weights, batches):
+    return sum(
+        weight * loss_sum(head, params, batch) / jnp.sum(batch.mask)
+        for head, weight, batch in zip(heads, weights, batches, strict=True)
+    )
 
-  def value_and_grad(tasks, params, indices):
-    return jax.value_and_grad(loss)(params, tasks, indices)
+  def value_and_grad(heads, weights, params, batches):
+    return jax.value_and_grad(loss)(params, heads, weights, batches)
 
   return value_and_grad

@@ -62,11 +62,15 @@ class FFN(nn.Module):
       dimension of the features.
     activation: a name in `ACTIVATIONS`, applied after every layer.
     use_bias: whether layers have biases.
+    pixel_mean: of images in 0 .. 1, one number or one a channel.
+    pixel_std: what they are divided by then.
   """
 
   widths: tuple[int, ...]
   activation: str = 'tanh'
   use_bias: bool = True
+  pixel_mean: tuple[float, ...] = (0.5,)
+  pixel_std: tuple[float, ...] = (0.5,)
 
   def __post_init__(self):
     """Refuses a network whose second derivatives do not exist."""

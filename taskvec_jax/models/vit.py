@@ -3,6 +3,7 @@
   h = LN_pre([class token; patches W] + positions)
   h = h + attention(LN(h)),   h = h + MLP(LN(h))            `depth` times
   features = LN_post(h at the class token) P                P only if asked for
+  features = features / |features|                          only if asked for
 
 Patches have no bias, layers do; the activation is quick-GELU, x sigmoid(1.702
 x), as in CLIP's published weights, or GELU. Parameters carry plain names, one
@@ -33,8 +34,8 @@ import jax.numpy as jnp
 from taskvec_jax.models import ffn
 from taskvec_jax.typing import Array
 
-_EPSILON = 1e-5  # of every layer norm
-_ACTIVATIONS = ('quick_gelu', 'gelu')
+EPSILON = 1e-5  # of every layer norm
+ACTIVATIONS = ('quick_gelu', 'gelu')
 
 
 class ViT(nn.Module):
@@ -51,6 +52,9 @@ class ViT(nn.Module):
     projection: D, size of the features after a last product; None for no such
       product and features of size d.
     activation: 'quick_gelu' or 'gelu'.
+    normalize: whether features have length 1, as a zero-shot head reads them.
+    pixel_mean: of images in 0 .. 1, one number or one a channel.
+    pixel_std: what they are divided by then.
   """
 
   patch_size: int
@@ -60,6 +64,9 @@ class ViT(nn.Module):
   mlp_width: int
   projection: int | None = None
   activation: str = 'quick_gelu'
+  normalize: bool = False
+  pixel_mean: tuple[float, ...] = (0.5,)
+  pixel_std: tuple[float, ...] = (0.5,)
 
   def __post_init__(self):
     """Refuses sizes that do not fit together."""
@@ -75,9 +82,9 @@ class ViT(nn.Module):
           f'A width of {self.width} cannot be divided among'
           f' {self.num_heads} heads; make it a multiple.'
       )
-    if self.activation not in _ACTIVATIONS:
+    if self.activation not in ACTIVATIONS:
       raise ValueError(
-          f"A ViT's activation is one of {', '.join(_ACTIVATIONS)}, not"
+          f"A ViT's activation is one of {', '.join(ACTIVATIONS)}, not"
           f" '{self.activation}'."
       )
     super().__post_init__()
@@ -115,11 +122,14 @@ class ViT(nn.Module):
           self.num_heads, self.mlp_width, self.activation, name=f'block_{index}'
       )(hidden)
     features = _layer_norm('ln_post')(hidden[:, 0])
-    if self.projection is None:
-      return features
-    return nn.Dense(self.projection, use_bias=False, name='projection')(
-        features
-    )
+    if self.projection is not None:
+      features = nn.Dense(self.projection, use_bias=False, name='projection')(
+          features
+      )
+    if self.normalize:
+      length = jnp.linalg.norm(features, axis=-1, keepdims=True)
+      features = features / length
+    return features
 
 
 class PatchEmbedding(nn.Module):
@@ -146,20 +156,22 @@ class Block(nn.Module):
   num_heads: int
   mlp_width: int
   activation: str
+  causal: bool = False  # whether a token sees only itself and those before
 
   @nn.compact
   def __call__(self, hidden: Array) -> Array:
     """Returns the tokens after attention and MLP, each with its residual."""
-    attention = Attention(self.num_heads, name='attention')
+    attention = Attention(self.num_heads, self.causal, name='attention')
     hidden = hidden + attention(_layer_norm('ln_1')(hidden))
     mlp = MLP(self.mlp_width, self.activation, name='mlp')
     return hidden + mlp(_layer_norm('ln_2')(hidden))
 
 
 class Attention(nn.Module):
-  """Multi-head self-attention without a mask, `[N, L, d] -> [N, L, d]`."""
+  """Multi-head self-attention, masked only if causal, `[N, L, d]` to same."""
 
   num_heads: int
+  causal: bool = False
 
   @nn.compact
   def __call__(self, hidden: Array) -> Array:
@@ -167,12 +179,39 @@ class Attention(nn.Module):
     num, length, width = hidden.shape
     per_head = (num, length, self.num_heads, width // self.num_heads)
     query = nn.Dense(width, name='query')(hidden).reshape(per_head)
-    key = nn.Dense(width, name='key')(hidden).reshape(per_head)
+    key = Keys(width, name='key')(hidden).reshape(per_head)
     value = nn.Dense(width, name='value')(hidden).reshape(per_head)
     query = query * (width // self.num_heads) ** -0.5
-    weights = jax.nn.softmax(jnp.einsum('nqhd,nkhd->nhqk', query, key))
+    logits = jnp.einsum('nqhd,nkhd->nhqk', query, key)
+    if self.causal:
+      seen = jnp.tri(length, dtype=bool)[None, None]
+      logits = jnp.where(seen, logits, -jnp.inf)
+    weights = jax.nn.softmax(logits)
     mixed = jnp.einsum('nhqk,nkhd->nqhd', weights, value)
     return nn.Dense(width, name='out')(mixed.reshape((num, length, width)))
+
+
+class Keys(nn.Module):
+  """The keys' product, `[N, L, d] -> [N, L, d]`, which keeps its bias out.
+
+  A bias of the keys adds the same number, q b, to a whole row of attention's
+  logits, and softmax does not see it. Published weights have one, so it is a
+  parameter; added, it would only bring rounding noise, in place of its exact
+  gradient, zero.
+  """
+
+  width: int
+
+  @nn.compact
+  def __call__(self, hidden: Array) -> Array:
+    """Returns hidden W; the bias `[d]` is there and has no effect."""
+    kernel = self.param(
+        'kernel',
+        nn.initializers.lecun_normal(),
+        (hidden.shape[-1], self.width),
+    )
+    self.param('bias', nn.initializers.zeros, (self.width,))
+    return hidden @ kernel
 
 
 class MLP(nn.Module):
@@ -192,7 +231,7 @@ class MLP(nn.Module):
 
 def _layer_norm(name: str) -> nn.LayerNorm:
   # The fast variance, E[x^2] - E[x]^2, loses digits that gradients need.
-  return nn.LayerNorm(epsilon=_EPSILON, use_fast_variance=False, name=name)
+  return nn.LayerNorm(epsilon=EPSILON, use_fast_variance=False, name=name)
 
 
 def _patches(inputs: Array, patch_size: int) -> Array:

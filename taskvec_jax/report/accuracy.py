@@ -29,6 +29,7 @@ from taskvec_jax.report import results as results_lib
 from taskvec_jax.report import verdicts
 
 REGIMES = ('exact', 'empirical')
+PUBLISHED = 'published'  # of models that others finetuned
 ALPHA_RULES = ('1/T', 'validation')
 MODELS = ('base', 'finetuned', 'merged', 'multitask')
 
@@ -104,7 +105,11 @@ def comparisons(results: results_lib.Results) -> list[Comparison]:
   """Returns one comparison for each regime and rule for alpha of the run."""
   merged = [entry for entry in results.accuracies if entry.model == 'merged']
   keys = sorted(
-      {(entry.regime, entry.alpha_rule) for entry in merged},
+      {
+          (entry.regime, entry.alpha_rule)
+          for entry in merged
+          if entry.regime in REGIMES
+      },
       key=lambda key: (
           _position(key[0], REGIMES),
           _position(key[1], ALPHA_RULES),

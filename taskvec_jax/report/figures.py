@@ -2,7 +2,7 @@
 
 A figure is a function from `Results`, and from nothing else, to a figure of
 matplotlib, or to None where the run left out what it would show: the page then
-says so. Six figures cost about five seconds.
+says so. Seven figures cost about six seconds.
 """
 
 from collections.abc import Callable
@@ -145,6 +145,23 @@ PICTURES = (
             ' seed, which is why the verdict compares seed by seed.'
         ),
         draw=first_epoch_figures.merging,
+    ),
+    Picture(
+        name='similarity',
+        claim=6,
+        title='Cosines between task vectors',
+        alt=(
+            'Tables of cosines between the task vectors of every two tasks,'
+            ' after the first epoch and converged, with their lengths.'
+        ),
+        reading=(
+            'Means over seeds. Vectors that are added interfere where they'
+            ' are not orthogonal: positive cosines (violet) add up, negative'
+            ' ones (orange) undo one another. Beside each name stands the'
+            ' length of its vector: a long one outweighs short ones in a sum'
+            ' with equal coefficients.'
+        ),
+        draw=first_epoch_figures.similarity,
     ),
 )
 

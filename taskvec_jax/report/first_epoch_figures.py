@@ -89,6 +89,59 @@ def merging(results: results_lib.Results) -> mpl_figure.Figure | None:
   return figure
 
 
+def similarity(results: results_lib.Results) -> mpl_figure.Figure | None:
+  """Draws cosines between task vectors: the first epochs, then converged."""
+  groups: dict[tuple[str, int | None], list[results_lib.Similarity]] = {}
+  for one in results.similarities:
+    if one.epochs in (1, None) and len(one.tasks) > 1:
+      groups.setdefault((one.regime, one.epochs), []).append(one)
+  if not groups:
+    return None
+  num_columns = min(len(groups), 2)
+  num_rows = -(-len(groups) // num_columns)
+  figure, axes = style.grid(num_rows, num_columns, height=3.6)
+  panels = [panel for row in axes for panel in row]
+  for panel in panels[len(groups) :]:
+    panel.set_visible(False)
+  for panel, ((regime, epochs), seeds) in zip(
+      panels, groups.items(), strict=False
+  ):
+    cosines = np.mean([one.cosines for one in seeds], axis=0)
+    norms = np.mean([one.norms for one in seeds], axis=0)
+    _draw_cosines(panel, cosines, norms, seeds[0].tasks)
+    when = 'converged' if epochs is None else f'{epochs} epoch'
+    style.title(panel, f'{regime}, {when}')
+  return figure
+
+
+def _draw_cosines(
+    panel: mpl_axes.Axes,
+    cosines: np.ndarray,
+    norms: np.ndarray,
+    tasks: Sequence[str],
+) -> None:
+  """Draws a table of cosines; the lengths stand beside the names."""
+  panel.grid(False)
+  panel.imshow(cosines, cmap='PuOr', vmin=-1, vmax=1)
+  for row, column in np.ndindex(*cosines.shape):
+    value = cosines[row, column]
+    panel.text(
+        column,
+        row,
+        f'{value:.2f}',
+        ha='center',
+        va='center',
+        fontsize=7.5,
+        color='white' if abs(value) > 0.6 else style.INK,
+    )
+  labels = [
+      f'{task}  |τ| = {norm:.2g}'
+      for task, norm in zip(tasks, norms, strict=True)
+  ]
+  panel.set_yticks(range(len(tasks)), labels)
+  panel.set_xticks(range(len(tasks)), tasks, rotation=35, ha='right')
+
+
 def _draw_by_epoch(
     panel: mpl_axes.Axes,
     runs: Sequence[results_lib.Finetuning],

@@ -6,29 +6,22 @@ be mailed or archived. The words that never change stand in
 comes from a run is escaped.
 """
 
-import base64
 from collections.abc import Iterable
 import os
 import pathlib
 from typing import NamedTuple
 
-import jinja2
-
 from taskvec_jax.report import accuracy
 from taskvec_jax.report import claims as claims_lib
 from taskvec_jax.report import figures
 from taskvec_jax.report import first_epoch_findings
+from taskvec_jax.report import html
 from taskvec_jax.report import response_findings
 from taskvec_jax.report import results as results_lib
 from taskvec_jax.report import verdicts
 
 _FEW_IMAGES = 200  # tests smaller than this are named beside their accuracy
 _ROUNDING = 1e-12
-_BADGES = {
-    verdicts.HOLDS: 'good',
-    verdicts.IN_PART: 'partly',
-    verdicts.DOES_NOT_HOLD: 'bad',
-}
 
 
 class _Section(NamedTuple):
@@ -62,31 +55,16 @@ def write_page(
   folder = pathlib.Path(folder)
   written = figures.write_figures(results, folder / 'figures')
   page = render(results, written)
-  path = folder / 'report.html'
-  beside = path.with_name(path.name + '.tmp')
-  beside.write_text(page, encoding='utf-8')
-  os.replace(beside, path)
-  return path
+  return html.write(folder / 'report.html', page)
 
 
 def render(
     results: results_lib.Results, figure_paths: Iterable[pathlib.Path]
 ) -> str:
   """Returns the HTML of the page, with the figures of `figure_paths` in it."""
-  environment = jinja2.Environment(
-      loader=jinja2.PackageLoader('taskvec_jax.report'),
-      autoescape=True,
-      undefined=jinja2.StrictUndefined,
-      trim_blocks=True,
-      lstrip_blocks=True,
-  )
+  environment = html.environment()
   environment.filters.update(
-      points=_points,
-      share=_share,
-      plain=_plain,
-      sentence=lambda text: text[:1].upper() + text[1:],
-      badge=lambda verdict: _BADGES.get(verdict, 'open'),
-      model=_model,
+      points=_points, share=_share, plain=_plain, model=_model
   )
   rows = accuracy.rows(results)
   return environment.get_template('page.html').render(
@@ -101,7 +79,6 @@ def render(
       small_tests=_small_tests(results),
       reaches=_reaches(results.response_map),
       first_epochs=_first_epochs(results),
-      total_seconds=sum(results.seconds.values()),
   )
 
 
@@ -122,9 +99,7 @@ def _sections(results: results_lib.Results) -> list[_Section]:
 
 def _figures(paths: Iterable[pathlib.Path]) -> dict[int, list[_Figure]]:
   """Returns claim -> its figures, those that the run left out among them."""
-  data = {
-      path.stem: base64.b64encode(path.read_bytes()).decode() for path in paths
-  }
+  data = {path.stem: html.embedded(path) for path in paths}
   by_claim: dict[int, list[_Figure]] = {}
   for picture in figures.PICTURES:
     by_claim.setdefault(picture.claim, []).append(
@@ -138,7 +113,7 @@ def _figures(paths: Iterable[pathlib.Path]) -> dict[int, list[_Figure]]:
 def _task_tables(rows: list[accuracy.Row]) -> list[_TaskTable]:
   base = [row for row in rows if row.model == 'base']
   tables = []
-  for regime in accuracy.REGIMES:
+  for regime in (*accuracy.REGIMES, accuracy.PUBLISHED):
     own = [row for row in rows if row.regime == regime]
     if own:
       tables.append(_TaskTable(regime, base + own))

@@ -160,13 +160,33 @@ class Accuracy:
   """Test accuracy of one model on every task."""
 
   seed: int
-  regime: str  # 'exact' or 'empirical'; '' for the base
+  regime: str  # 'exact', 'empirical', 'published'; '' for the base
   model: str  # 'base', 'finetuned' (each task's own), 'merged', 'multitask'
   epochs: int | None  # of finetuning; None for the base and for converged
   converged: bool
   alpha_rule: str  # 'merged': '1/T' or 'validation'; else ''
   alpha: float | None  # 'merged': the coefficient
   accuracy: dict[str, float]  # task -> accuracy
+
+
+@dataclasses.dataclass
+class Similarity:
+  """Length and direction of the task vectors that were merged."""
+
+  seed: int
+  regime: str
+  epochs: int | None  # of finetuning; None for converged
+  tasks: list[str]
+  norms: list[float]  # |tau_t|
+  cosines: list[list[float]]  # cos(tau_s, tau_t)
+
+
+@dataclasses.dataclass
+class Models:
+  """The models of one seed, regime and number of epochs, compared."""
+
+  accuracies: list[Accuracy]
+  similarity: Similarity
 
 
 @dataclasses.dataclass
@@ -180,6 +200,7 @@ class Results:
   ladders: list[Ladder]
   finetuning: list[Finetuning]
   accuracies: list[Accuracy]
+  similarities: list[Similarity]
   seconds: dict[str, float]  # wall time by part; differs from run to run
 
 

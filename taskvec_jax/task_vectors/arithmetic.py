@@ -14,9 +14,11 @@ arXiv:2212.04089.
 from collections.abc import Mapping
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from taskvec_jax import tree
+from taskvec_jax.typing import Array
 from taskvec_jax.typing import Params
 
 
@@ -76,6 +78,38 @@ def merge(
   total = weighted_sum(task_vectors, scaling)
   check_same_tree(total, base_params, 'task vector', 'base')
   return tree.add(base_params, total)
+
+
+def edit(
+    base_params: Params, task_vector: Params, scaling: float | Array = 1.0
+) -> Params:
+  """Returns `theta_0 + scaling tau` in the dtypes of the base.
+
+  For a task vector that is merged already. Leaves below float32 are computed in
+  float32, those of integers stay the base's; NumPy arrays stay NumPy's.
+
+  Raises:
+    ValueError: a tree that differs from the base's.
+  """
+  check_same_tree(task_vector, base_params, 'task vector', 'base')
+
+  def one(base, vector):
+    base, vector = (
+        x if isinstance(x, jax.Array) else np.asarray(x) for x in (base, vector)
+    )
+    if not jnp.issubdtype(base.dtype, jnp.floating):
+      return base
+    exact = base.dtype if base.dtype.itemsize >= 4 else np.dtype(np.float32)
+    # An array's own dtype would widen the product.
+    alpha = (
+        scaling.astype(exact)
+        if isinstance(scaling, jax.Array)
+        else exact.type(scaling)
+    )
+    step = alpha * vector.astype(exact)
+    return (base.astype(exact) + step).astype(base.dtype)
+
+  return jax.tree.map(one, base_params, task_vector)
 
 
 def uniform_scaling(tasks, alpha: float | None = None) -> dict[str, float]:

@@ -3,12 +3,15 @@
 An exact gradient is a sum over all N examples, however they are cut. Devices
 want equal shapes, so the last batches are filled up with zeros whose `mask` is
 False; the loss multiplies by the mask, and the sum is exact for every batch
-size, number of devices and N.
+size, number of devices and N. `make_batches` cuts all at once, `stream` piece
+by piece, for examples that do not fit on the devices.
 
-Cost: one copy of the inputs. Padded examples are computed and thrown away:
-fewer than num_shards * batch_size of them.
+Cost: one copy of the inputs, or of a piece. Padded examples are computed and
+thrown away: fewer than num_shards * batch_size of them, or than a piece holds.
 """
 
+from collections.abc import Callable
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -47,6 +50,55 @@ def make_batches(
   Raises:
     ValueError: if the numbers do not fit the arrays.
   """
+  num_batches = _num_batches(inputs, labels, batch_size, num_shards, capacity)
+  return _cut(inputs, labels, (num_shards, num_batches, batch_size))
+
+
+def stream(
+    inputs: np.ndarray,
+    labels: np.ndarray,
+    *,
+    batch_size: int,
+    num_shards: int = 1,
+    capacity: int | None = None,
+    max_bytes: int,
+) -> Callable[[], Iterator[Batch]]:
+  """Returns a function that yields `make_batches` in pieces, each time anew.
+
+  A piece is `[num_shards, num, batch_size]` with the next batches of every
+  shard, all pieces of one shape: batches of padding complete the last.
+
+  Args:
+    inputs: as in `make_batches`, like the other arguments and errors.
+    labels: int32 [N].
+    batch_size: examples a batch and device.
+    num_shards: devices of this process.
+    capacity: number of examples to make room for.
+    max_bytes: of a piece's inputs, as far as one batch a shard allows.
+  """
+  num_batches = _num_batches(inputs, labels, batch_size, num_shards, capacity)
+  # Of the shape, not of the arrays: a process may have no examples at all.
+  example_bytes = inputs.itemsize * int(np.prod(inputs.shape[1:]))
+  num = max_bytes // max(batch_size * num_shards * example_bytes, 1)
+  num = min(max(num, 1), num_batches)
+
+  def pieces() -> Iterator[Batch]:
+    for first in range(0, num_batches, num):
+      # Of each shard: its examples of the next `num` batches.
+      shards = []
+      for shard in range(num_shards):
+        begin = (shard * num_batches + first) * batch_size
+        end = (shard * num_batches + min(first + num, num_batches)) * batch_size
+        shards.append(
+            _cut(inputs[begin:end], labels[begin:end], (num, batch_size))
+        )
+      yield Batch(*(np.stack(parts) for parts in zip(*shards, strict=True)))
+
+  return pieces
+
+
+def _num_batches(inputs, labels, batch_size, num_shards, capacity) -> int:
+  """Returns how many batches each shard has; refuses what does not fit."""
   num_examples = len(inputs)
   if labels.shape != (num_examples,) or labels.dtype != np.int32:
     raise ValueError(
@@ -63,8 +115,14 @@ def make_batches(
         f'there is room for {capacity} examples, but {num_examples} were given'
         ' and at least 1 is needed.'
     )
-  num_batches = -(-capacity // (num_shards * batch_size))
-  leading = (num_shards, num_batches, batch_size)
+  return -(-capacity // (num_shards * batch_size))
+
+
+def _cut(
+    inputs: np.ndarray, labels: np.ndarray, leading: tuple[int, ...]
+) -> Batch:
+  """Returns the examples in order, padded to the shape `leading`."""
+  num_examples = len(inputs)
 
   def cut(array: np.ndarray) -> np.ndarray:
     padded = np.zeros((np.prod(leading), *array.shape[1:]), array.dtype)

@@ -10,8 +10,9 @@ is looked up, the highest version of several. Images are decoded by Pillow from
 the stored bytes. A set whose images have one size no larger than `image_size`
 keeps that size; all others are scaled and cropped as image folders are. Splits
 are TFDS's own: 'validation' is the test set where there is no labelled 'test',
-and where there is only 'train', as in eurosat or resisc45, a fifth of it,
-stratified and always the same, is the test set.
+and where there is only 'train', as in eurosat or resisc45, a part of it, by
+default a fifth, stratified and always the same, is the test set. It is drawn
+after the order of TFDS's files, so that it is the same for the same version.
 
 Cost: every image is decoded once.
 
@@ -28,11 +29,13 @@ import tqdm
 from taskvec_jax.tasks import image_folder
 from taskvec_jax.tasks import task as task_lib
 
-_TEST_FRACTION = 0.2  # of a set that has only 'train'
-
 
 def load_tfds(
-    name: str, *, data_dir: str | pathlib.Path | None, image_size: int
+    name: str,
+    *,
+    data_dir: str | pathlib.Path | None,
+    image_size: int,
+    test_fraction: float = 0.2,
 ) -> task_lib.Task:
   """Returns the task of a prepared TFDS set with features image and label.
 
@@ -41,14 +44,14 @@ def load_tfds(
     data_dir: where sets were prepared; None for $TFDS_DATA_DIR, else
       ~/tensorflow_datasets, as in TFDS itself.
     image_size: side in pixels that larger or unequal images are brought to.
+    test_fraction: of the training images that become the test set where the
+      set has only 'train'.
 
   Raises:
     ValueError: if the set is not prepared there (says how to prepare it), is
       not in array_record files, or is no image classification set.
   """
-  folder = pathlib.Path(
-      data_dir or os.environ.get('TFDS_DATA_DIR', '~/tensorflow_datasets')
-  ).expanduser()
+  folder = data_folder(data_dir)
   builder_dir = _builder_dir(name, folder)
   # Slow to import (0.5 s), and only tasks from TFDS need it.
   import tensorflow_datasets as tfds
@@ -94,7 +97,7 @@ def load_tfds(
     raise ValueError(
         f'TFDS set {name!r} in {builder_dir} is not in array_record files,'
         f' which can be read without TensorFlow;'
-        f' {_how_to_prepare(name, folder)}'
+        f' {how_to_prepare(name, folder)}'
     ) from error
   except (OSError, ValueError, RuntimeError) as error:
     raise _unreadable(name, builder_dir, error) from error
@@ -106,7 +109,7 @@ def load_tfds(
   if test is None and validation is not None:
     test, validation = validation, None
   if test is None:
-    num_test = max(1, int(_TEST_FRACTION * len(train.labels)))
+    num_test = max(1, int(test_fraction * len(train.labels)))
     train, test = task_lib.split_off(train, num_test, seed=0)
   class_names = tuple(features['label'].names)
   return task_lib.check_task(
@@ -121,19 +124,44 @@ def load_tfds(
   )
 
 
+def data_folder(data_dir: str | pathlib.Path | None) -> pathlib.Path:
+  """Returns the folder of prepared sets: `data_dir`, else TFDS's default."""
+  return pathlib.Path(
+      data_dir or os.environ.get('TFDS_DATA_DIR', '~/tensorflow_datasets')
+  ).expanduser()
+
+
+def is_prepared(name: str, data_dir: str | pathlib.Path | None) -> bool:
+  """Returns whether a version of the set `name` lies in `data_dir`."""
+  return bool(_versions(name, data_folder(data_dir)))
+
+
+def how_to_prepare(name: str, data_dir: str | pathlib.Path | None) -> str:
+  """Returns the end of a sentence, the commands that prepare a set."""
+  return (
+      'prepare it once with `pip install tensorflow-cpu` and `python -c'
+      ' "import tensorflow_datasets as tfds;'
+      f" tfds.builder('{name}', data_dir='{data_folder(data_dir)}',"
+      " file_format='array_record').download_and_prepare()\"`."
+  )
+
+
 def _builder_dir(name: str, data_dir: pathlib.Path) -> pathlib.Path:
   """Returns the folder of a prepared set, of its highest version."""
-  base, _, version = name.partition(':')
-  folder = data_dir / base
-  found = [path.parent for path in folder.glob('*/dataset_info.json')]
-  if version:
-    found = [path for path in found if path.name == version]
+  found = _versions(name, data_dir)
   if not found:
     raise ValueError(
-        f'TFDS set {name!r} is not prepared in {folder};'
-        f' {_how_to_prepare(name, data_dir)}'
+        f'TFDS set {name!r} is not prepared in'
+        f' {data_dir / name.partition(":")[0]};'
+        f' {how_to_prepare(name, data_dir)}'
     )
   return max(found, key=lambda path: _version_key(path.name))
+
+
+def _versions(name: str, data_dir: pathlib.Path) -> list[pathlib.Path]:
+  base, _, version = name.partition(':')
+  found = (data_dir / base).glob('*/dataset_info.json')
+  return [path.parent for path in found if version in ('', path.parent.name)]
 
 
 def _version_key(version: str) -> tuple[int, ...]:
@@ -148,15 +176,6 @@ def _unreadable(
   return ValueError(
       f'TFDS set {name!r} in {builder_dir} cannot be read: {reason}; delete'
       ' that folder and prepare the set again.'
-  )
-
-
-def _how_to_prepare(name: str, data_dir: pathlib.Path) -> str:
-  return (
-      'prepare it once with `pip install tensorflow-cpu` and `python -c'
-      ' "import tensorflow_datasets as tfds;'
-      f" tfds.builder('{name}', data_dir='{data_dir}',"
-      " file_format='array_record').download_and_prepare()\"`."
   )
 
 

@@ -2,6 +2,7 @@
 
   'digits', 'mnist5k', ...   a packaged task, see `packaged`
   'fashion_mnist'            IDX files on this machine, see `idx`
+  'cars', 'dtd', ...         a benchmark of CLIP's literature, see `benchmarks`
   'idx:PATH'                 a folder of IDX files
   'folder:PATH'              ROOT/{train,test}/CLASS/*.png, see `image_folder`
   'tfds:NAME'                a prepared TFDS set, see `datasets`
@@ -13,6 +14,7 @@ task are the same in every run.
 
 import pathlib
 
+from taskvec_jax.tasks import benchmarks
 from taskvec_jax.tasks import datasets
 from taskvec_jax.tasks import idx
 from taskvec_jax.tasks import image_folder
@@ -30,8 +32,9 @@ def load_task(
 
   Args:
     spec: a name or PREFIX:PATH, see the module's docstring.
-    data_dir: where TFDS sets were prepared, and where fashion_mnist is looked
-      for before Debian's folder; None for TFDS's own default.
+    data_dir: where TFDS sets were prepared, where benchmarks lie, and where
+      fashion_mnist is looked for before Debian's folder; None for TFDS's own
+      default.
     image_size: side in pixels that folders and large TFDS images are brought
       to; the others keep their own size until `preprocessing.preprocess`.
 
@@ -45,8 +48,12 @@ def load_task(
     task = packaged.PACKAGED[spec]()
   elif spec == 'fashion_mnist':
     task = idx.load_fashion_mnist(data_dir)
+  elif spec in benchmarks.NAMES:
+    task = benchmarks.load_benchmark(
+        spec, data_dir=data_dir, image_size=image_size
+    )
   elif not colon or prefix not in ('idx', 'folder', 'tfds') or not rest:
-    known = ', '.join([*packaged.PACKAGED, 'fashion_mnist'])
+    known = ', '.join([*packaged.PACKAGED, 'fashion_mnist', *benchmarks.NAMES])
     raise ValueError(
         f'unknown task {spec!r}: known are {known}, idx:PATH, folder:PATH and'
         ' tfds:NAME.'

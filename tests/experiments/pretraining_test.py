@@ -174,7 +174,20 @@ def test_numbers_that_make_no_sense_are_refused(tmp_path):
     pretraining.pretrain(
         _MODULE, **{**_NUMBERS, 'batch_size': 513}, cache_dir=tmp_path
     )
-  with pytest.raises(ValueError, match='at least one epoch.*has 0'):
+  with pytest.raises(ValueError, match='needs a number of epochs.*has -1'):
     pretraining.pretrain(
-        _MODULE, **{**_NUMBERS, 'num_epochs': 0}, cache_dir=tmp_path
+        _MODULE, **{**_NUMBERS, 'num_epochs': -1}, cache_dir=tmp_path
     )
+
+
+def test_no_epochs_give_the_initial_parameters_and_no_file(tmp_path):
+  untrained = pretraining.pretrain(
+      _MODULE, **{**_NUMBERS, 'num_epochs': 0}, cache_dir=tmp_path
+  )
+  trained = pretraining.pretrain(_MODULE, **_NUMBERS, cache_dir=tmp_path)
+  assert len(list(tmp_path.iterdir())) == 1
+  shapes = [jax.tree.map(np.shape, tree) for tree in (untrained, trained)]
+  assert shapes[0] == shapes[1]
+  assert not np.array_equal(
+      jax.tree.leaves(untrained)[-1], jax.tree.leaves(trained)[-1]
+  )

@@ -6,6 +6,8 @@ import jax
 import numpy as np
 import pytest
 
+from taskvec_jax.experiments import config as config_lib
+from taskvec_jax.experiments import regimes
 from taskvec_jax.experiments import setting as setting_lib
 from tests.experiments import tiny
 
@@ -77,6 +79,30 @@ def test_classes_added_to_a_head_change_neither_loss_nor_gradient(made):
       jax.tree.leaves(gradient), jax.tree.leaves(same_gradient), strict=True
   ):
     np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-7)
+
+
+def test_images_that_do_not_fit_on_the_device_change_nothing(made):
+  _, _, (first, _, _) = made
+  streamed = first._replace(resident_bytes=64 * 21)
+  assert callable(setting_lib.batches(streamed, first.data['digits'].train))
+  resident, found = (
+      setting_lib.value_and_grad_fns(setting)['digits'](first.base_params)
+      for setting in (first, streamed)
+  )
+  for a, b in zip(
+      jax.tree.leaves(resident), jax.tree.leaves(found), strict=True
+  ):
+    np.testing.assert_array_equal(a, b)
+  empirical = config_lib.Empirical(batch_size=10, max_epochs=2)
+  runs = [
+      list(
+          regimes.empirical_steps(
+              setting, regimes.MULTITASK, empirical, max_epochs=2, seed=0
+          )(None, 0)
+      )
+      for setting in (first, streamed)
+  ]
+  assert [step.loss for step in runs[0]] == [step.loss for step in runs[1]]
 
 
 def test_two_folders_of_one_name_are_refused(made, monkeypatch):

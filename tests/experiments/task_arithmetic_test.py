@@ -139,7 +139,7 @@ def test_accuracies_are_shares_of_the_test_images_for_every_model(finished):
   _, results = finished
   rows = results.accuracies
   for seed in (0, 1):
-    for regime in task_arithmetic.REGIMES:
+    for regime in ('exact', 'empirical'):
       found = {
           (row.model, row.epochs, row.alpha_rule)
           for row in rows
@@ -308,7 +308,7 @@ def test_more_devices_find_the_same(one_device, cache, tmp_path, num_devices):
       continue  # two coefficients within an image of each other
     for task, share in a.accuracy.items():
       assert abs(share - b.accuracy[task]) * 50 <= 2 + 1e-6
-  for regime in task_arithmetic.REGIMES:
+  for regime in ('exact', 'empirical'):
     for task in ('digits', 'faces', regimes.MULTITASK):
       a, b = (
           checkpoints.restore_latest(

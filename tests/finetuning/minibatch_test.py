@@ -14,7 +14,9 @@ def batch_fn(params, indices):
   )(params)
 
 
-def run(optimizer, *, batch_size=5, num_epochs=3, seed=0, state=None):
+def run(
+    optimizer, *, batch_size=5, num_epochs=3, seed=0, state=None, **kwargs
+):
   return list(
       minibatch.epochs(
           problems.base_params(),
@@ -25,6 +27,7 @@ def run(optimizer, *, batch_size=5, num_epochs=3, seed=0, state=None):
           num_epochs=num_epochs,
           seed=seed,
           state=state,
+          **kwargs,
       )
   )
 
@@ -57,6 +60,19 @@ def test_an_epoch_sees_no_example_twice_and_epochs_differ():
     assert order.shape == (4, 5)
     assert len(set(order.ravel().tolist())) == 20
   assert not np.array_equal(*orders)
+
+
+def test_an_epoch_in_pieces_is_the_epoch_at_once():
+  def pieces(order):
+    yield from (order[:3], order[3:])
+
+  whole = run(optax.adam(0.1))
+  cut = run(optax.adam(0.1), batches_fn=pieces)
+  np.testing.assert_array_equal(whole[-1][1].losses, cut[-1][1].losses)
+  for a, b in zip(
+      jax.tree.leaves(whole[-1][0]), jax.tree.leaves(cut[-1][0]), strict=True
+  ):
+    np.testing.assert_array_equal(a, b)
 
 
 @pytest.mark.parametrize('name', ['sgd', 'momentum', 'adam', 'adamw'])

@@ -97,6 +97,39 @@ def test_float32_gradients_do_not_depend_on_how_the_sum_was_cut(
       assert np.linalg.norm(a - b) < 2e-7 * size
 
 
+@pytest.mark.parametrize('num_shards', [1, 4])
+def test_a_streamed_pass_gives_the_bits_of_a_resident_one(tiny, num_shards):
+  params, value_and_grad_fn, grad_and_hvp_fn = functions(
+      tiny, np.float32, batch_size=7, num_shards=num_shards
+  )
+  module, _, head, inputs, labels = tiny
+  head = jax.tree.map(lambda x: x.astype(np.float32), head)
+  pieces = batching.stream(
+      inputs.astype(np.float32),
+      labels,
+      batch_size=7,
+      num_shards=num_shards,
+      max_bytes=7 * num_shards * inputs[0].size * 4 * 11,  # 11 batches
+  )
+  assert len(list(pieces())) > 1
+  loss_sum = jax.tree_util.Partial(losses.loss_sum_fn(module), head)
+  streamed = full_batch.exact_value_and_grad(loss_sum, pieces, NUM_EXAMPLES)
+  curved = full_batch.exact_gradient_and_hvp(loss_sum, pieces, NUM_EXAMPLES)
+  for resident, found in (
+      (value_and_grad_fn(params), streamed(params)),
+      (grad_and_hvp_fn(params, params), curved(params, params)),
+  ):
+    for a, b in zip(
+        jax.tree.leaves(resident), jax.tree.leaves(found), strict=True
+    ):
+      np.testing.assert_array_equal(a, b)
+
+
+def test_a_stream_without_batches_is_refused():
+  with pytest.raises(ValueError, match='yielded none'):
+    full_batch.exact_mean(lambda p, b: p, 1.0, lambda: iter(()), 3)
+
+
 def test_float64_gradients_are_the_mean_over_all_examples(tiny, reference):
   with jax.enable_x64(True):
     params, value_and_grad_fn, _ = functions(

@@ -6,6 +6,7 @@ import pytest
 
 from taskvec_jax.models import encoders
 from taskvec_jax.models import vit
+from taskvec_jax.tasks import preprocessing
 
 _SIZES = dict(patch_size=2, width=6, depth=2, num_heads=3, mlp_width=10)
 
@@ -224,3 +225,57 @@ def test_sizes_that_do_not_fit_are_refused_with_both_values():
     _encode(module, params, jnp.zeros((1, 5, 6, 2)))
   with pytest.raises(ValueError, match='for 6 patches.*8 x 8 have 16'):
     _encode(module, params, jnp.zeros((1, 8, 8, 2)))
+
+
+def test_uint8_images_are_normalised_by_the_numbers_of_the_model():
+  module = vit.ViT(
+      patch_size=2,
+      width=4,
+      depth=0,
+      num_heads=1,
+      mlp_width=4,
+      pixel_mean=(0.1, 0.2, 0.3),
+      pixel_std=(0.5, 0.6, 0.7),
+  )
+  images = np.random.default_rng(0).integers(0, 256, (3, 4, 4, 3), np.uint8)
+  floats = preprocessing.preprocess(
+      images,
+      image_size=4,
+      num_channels=3,
+      mean=module.pixel_mean,
+      std=module.pixel_std,
+  )
+  np.testing.assert_allclose(
+      encoders.normalize(module, images, np.float32), floats, atol=1e-6
+  )
+  params = encoders.init(module, jax.random.key(0), floats)
+  np.testing.assert_allclose(
+      encoders.encode(module, params, images),
+      encoders.encode(module, params, floats),
+      atol=1e-5,
+  )
+
+
+def test_normalised_features_have_length_one():
+  numbers = dict(patch_size=2, width=4, depth=0, num_heads=1, mlp_width=4)
+  plain = vit.ViT(**numbers, projection=6)
+  images = np.random.default_rng(0).normal(size=(3, 4, 4, 1)).astype('f')
+  params = encoders.init(plain, jax.random.key(0), images)
+  features = encoders.encode(plain, params, images)
+  unit = encoders.encode(
+      vit.ViT(**numbers, projection=6, normalize=True), params, images
+  )
+  length = np.linalg.norm(features, axis=1, keepdims=True)
+  np.testing.assert_allclose(unit, features / length, rtol=1e-5)
+
+
+def test_the_bias_of_the_keys_has_no_effect_and_a_gradient_of_zero():
+  module = vit.ViT(patch_size=2, width=4, depth=1, num_heads=2, mlp_width=4)
+  images = np.random.default_rng(0).normal(size=(3, 4, 4, 1)).astype('f')
+  params = encoders.init(module, jax.random.key(0), images)
+  gradient = jax.jit(
+      jax.grad(lambda p: jnp.sum(encoders.encode(module, p, images) ** 3))
+  )(params)
+  attention = gradient['block_0']['attention']
+  assert not np.any(attention['key']['bias'])
+  assert np.all(attention['key']['kernel'])

@@ -53,6 +53,12 @@ def make_results(num_seeds: int) -> results_lib.Results:
       accuracies=[
           entry for seed in range(num_seeds) for entry in _accuracies(rng, seed)
       ],
+      similarities=[
+          _similarity(rng, seed, regime, epochs)
+          for seed in range(num_seeds)
+          for regime in ('exact', 'empirical')
+          for epochs in (1, 2, 3, 5, None)
+      ],
       seconds={
           'pretraining': 9.1,
           'rates': 14.2,
@@ -87,6 +93,7 @@ def make_bare_results() -> results_lib.Results:
       ladders=[],
       finetuning=[],
       accuracies=[one for one in full.accuracies if one.model == 'base'],
+      similarities=[],
       seconds={},
   )
 
@@ -294,3 +301,18 @@ def _accuracies(
           ),
       ]
   return entries
+
+
+def _similarity(
+    rng: np.random.Generator, seed: int, regime: str, epochs: int | None
+) -> results_lib.Similarity:
+  vectors = rng.normal(0.3, 1.0, (len(TASKS), 9))
+  norms = np.linalg.norm(vectors, axis=1)
+  return results_lib.Similarity(
+      seed=seed,
+      regime=regime,
+      epochs=epochs,
+      tasks=list(TASKS),
+      norms=norms.tolist(),
+      cosines=(vectors @ vectors.T / np.outer(norms, norms)).tolist(),
+  )

@@ -1,3 +1,4 @@
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -84,3 +85,28 @@ def test_every_task_vector_needs_its_own_coefficient():
     arithmetic.weighted_sum({'a': tree(0)}, {'a': 1.0, 'b': 1.0})
   with pytest.raises(ValueError, match='at least one'):
     arithmetic.weighted_sum({}, {})
+
+
+@pytest.mark.parametrize('as_array', [np.asarray, jnp.asarray])
+def test_an_edit_keeps_the_dtypes_of_the_base_and_its_integers(as_array):
+  base = {
+      'f': as_array(np.array([1, 2], np.float32)),
+      'h': as_array(np.array([1, 2], jnp.bfloat16)),
+      'i': as_array(np.array([3, 4], np.int32)),
+  }
+  vector = {
+      'f': as_array(np.array([0.5, -1], np.float32)),
+      'h': as_array(np.array([0.5, -1], jnp.bfloat16)),
+      'i': as_array(np.array([0, 0], np.int32)),
+  }
+  for scaling in (0.3, np.float64(0.3), jnp.asarray(0.3)):
+    edited = arithmetic.edit(base, vector, scaling)
+    assert {k: v.dtype for k, v in edited.items()} == {
+        k: v.dtype for k, v in base.items()
+    }
+    np.testing.assert_allclose(edited['f'], [1.15, 1.7], rtol=1e-6)
+    np.testing.assert_array_equal(
+        np.asarray(edited['h'], np.float32),
+        np.array([1.15, 1.7], jnp.bfloat16).astype(np.float32),
+    )
+    np.testing.assert_array_equal(edited['i'], [3, 4])

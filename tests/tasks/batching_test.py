@@ -31,6 +31,27 @@ def test_masked_examples_are_the_inputs_in_order(num, batch_size, num_shards):
   np.testing.assert_array_equal(batch.labels[batch.mask], labels)
 
 
+@pytest.mark.parametrize('max_bytes', [1, 24 * 3 * 2 * 2, 10**6])
+@pytest.mark.parametrize('num_shards', [1, 2])
+@pytest.mark.parametrize('num', [1, 10, 13])
+def test_pieces_of_a_stream_are_the_batches_cut_at_once(
+    num, num_shards, max_bytes
+):
+  numbers = dict(batch_size=3, num_shards=num_shards, capacity=num + 2)
+  whole = batching.make_batches(*_data(num), **numbers)
+  stream = batching.stream(*_data(num), **numbers, max_bytes=max_bytes)
+  for _ in range(2):  # anew each time
+    pieces = list(stream())
+    assert len({piece.mask.shape for piece in pieces}) == 1
+    for field in batching.Batch._fields:
+      joined = np.concatenate([getattr(p, field) for p in pieces], axis=1)
+      expected = getattr(whole, field)
+      np.testing.assert_array_equal(joined[:, : expected.shape[1]], expected)
+      assert not joined[:, expected.shape[1] :].any()  # padding
+  if max_bytes == 1:
+    assert len(pieces) == whole.mask.shape[1]
+
+
 def test_padding_is_zero_and_masked():
   batch = batching.make_batches(*_data(5), batch_size=4)
   assert batch.mask.tolist() == [[[True] * 4, [True] + [False] * 3]]

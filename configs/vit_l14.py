@@ -1,0 +1,31 @@
+"""CLIP ViT-L/14 on the eight sets of the task-arithmetic literature.
+
+Reproduces: what configs/vit_b32.py does, with the largest of the three towers.
+
+  python -m taskvec_jax.main --config=configs/vit_l14.py --config.data_dir=DIR
+  python -m taskvec_jax.main --config=configs/vit_l14.py:packaged
+
+The first needs the sets, 64 GB of memory for their images, about 220 GB of disk
+for checkpoints and one device of 80 GB. It was never run: by counting
+operations, about 7e18, one GPU that keeps up 40 TFLOP/s in float32 needs two
+days, a TPU v4-8 at 90 TFLOP/s one. These are estimates.
+
+No published numbers for this tower are at hand to compare with.
+"""
+
+from taskvec_jax.experiments import clip
+from taskvec_jax.experiments import config as config_lib
+
+
+def get_config(variant: str = '') -> config_lib.Config:
+  """Returns the settings, or with ':packaged' those of the packaged images."""
+  config = clip.published(
+      'vit_l14',
+      weights='openai/clip-vit-large-patch14',
+      patch_size=14,
+      width=1024,
+      depth=24,
+      projection=768,
+      batch_size=32,
+  )
+  return clip.variant(config, variant)

@@ -1,0 +1,227 @@
+"""The main job on published weights, here a CLIP of a few hundred numbers."""
+
+import json
+import shutil
+
+import jax
+import numpy as np
+import pytest
+
+from taskvec_jax.experiments import config as config_lib
+from taskvec_jax.experiments import published_weights
+from taskvec_jax.experiments import task_arithmetic
+from taskvec_jax.models import clip_text
+from taskvec_jax.models import encoders
+from taskvec_jax.models import pretrained
+from tests.experiments import tiny
+from tests.models import published
+
+_SIGNS = 'abcdefghijklmnopqrstuvwxyz0123456789.'
+_LENGTH = 40
+
+
+def _vocabulary():
+  tokens = [*_SIGNS, *(f'{sign}</w>' for sign in _SIGNS)]
+  tokens += ['<|startoftext|>', '<|endoftext|>']
+  return {token: number for number, token in enumerate(tokens)}
+
+
+def _write_clip(folder):
+  """Writes a whole CLIP with its tokenizer, as transformers would."""
+  vocabulary = _vocabulary()
+  text = clip_text.TextTransformer(
+      vocab_size=len(vocabulary),
+      width=6,
+      depth=3,
+      num_heads=3,
+      mlp_width=10,
+      projection=5,
+      max_length=_LENGTH,
+  )
+  shapes = jax.eval_shape(
+      lambda key: encoders.init(text, key, np.zeros((1, _LENGTH), np.int32)),
+      jax.random.key(0),
+  )
+  rng = np.random.default_rng(1)
+  tree = published.params() | {
+      'text': jax.tree.map(
+          lambda leaf: rng.normal(size=leaf.shape).astype(np.float32), shapes
+      )
+  }
+  folder.mkdir()
+  published.save(folder / 'model.safetensors', published.hugging_face(tree))
+  numbers = {**published.CONFIG['text_config'], 'eos_token_id': 2}
+  numbers['max_position_embeddings'] = _LENGTH
+  config = {**published.CONFIG, 'text_config': numbers}
+  (folder / 'config.json').write_text(json.dumps(config))
+  (folder / 'vocab.json').write_text(json.dumps(vocabulary))
+  (folder / 'merges.txt').write_text('#version: 0.2\n')
+  return folder
+
+
+def _config(weights, **changes):
+  module = published.VISION
+  return tiny.config(
+      **{
+          'name': 'tiny_clip',
+          'model': config_lib.ViTModel(
+              patch_size=module.patch_size,
+              width=module.width,
+              depth=module.depth,
+              num_heads=module.num_heads,
+              mlp_width=module.mlp_width,
+              projection=module.projection,
+              normalize=True,
+              pixel_mean=module.pixel_mean,
+              pixel_std=module.pixel_std,
+          ),
+          'image_size': 4,
+          'num_channels': 3,
+          'seeds': (0,),
+          'max_epochs': 1,
+          'merge_epochs': (1,),
+          'regimes': ('exact',),
+          'published': config_lib.Published(
+              weights=str(weights), write_merged=True
+          ),
+          'analysis': config_lib.Analysis(
+              equality_examples=4,
+              rates_epochs=(),
+              map_sharpness=(),
+              ladder_epochs=(),
+              lanczos_iterations=2,
+          ),
+          **changes,
+      }
+  )
+
+
+@pytest.fixture(scope='module')
+def clip(tmp_path_factory):
+  """The folder of a CLIP's weights; caches go beside it."""
+  root = tmp_path_factory.mktemp('published')
+  patch = pytest.MonkeyPatch()
+  patch.setenv('TASKVEC_JAX_CACHE', str(root / 'cache'))
+  yield _write_clip(root / 'clip')
+  patch.undo()
+
+
+@pytest.fixture(scope='module')
+def ran(clip, tmp_path_factory):
+  """(folder of the base, of the finetuned model, work folder, results)."""
+  root = tmp_path_factory.mktemp('ran')
+  other = root / 'finetuned'
+  base = pretrained.read(clip)
+  rng = np.random.default_rng(2)
+  moved = jax.tree.map(
+      lambda leaf: leaf + 0.1 * rng.normal(size=leaf.shape).astype('f'),
+      base.vision,
+  )
+  published_weights.write_merged(other, base, moved)
+  config = _config(
+      clip,
+      published=config_lib.Published(
+          weights=str(clip),
+          finetuned=(f'digits={other}', f'faces={clip}'),
+          write_merged=True,
+      ),
+  )
+  results = task_arithmetic.run(config, root / 'run', command='it')
+  return clip, other, root / 'run', results
+
+
+def _accuracy(results, **wanted):
+  (row,) = (
+      row
+      for row in results.accuracies
+      if all(getattr(row, key) == value for key, value in wanted.items())
+  )
+  return row
+
+
+def _distance(a, b):
+  return np.sqrt(
+      sum(
+          float(np.sum((x - y) ** 2))
+          for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+      )
+  )
+
+
+def test_models_that_others_finetuned_are_compared_without_derivatives(ran):
+  weights, other, folder, results = ran
+  assert not (results.finetuning or results.equality or results.ladders)
+  base, moved = (pretrained.read(path).vision for path in (weights, other))
+  (similarity,) = results.similarities
+  assert similarity.regime == 'published'
+  assert similarity.norms == [pytest.approx(_distance(base, moved)), 0]
+  zero_shot = _accuracy(results, model='base').accuracy
+  finetuned = _accuracy(results, model='finetuned').accuracy
+  assert finetuned['faces'] == zero_shot['faces']
+  page = (folder / 'report.html').read_text()
+  assert 'published regime' in page
+
+
+def test_the_merged_model_is_in_the_layout_of_the_weights(ran):
+  weights, other, folder, results = ran
+  base, moved, merged = (
+      pretrained.read(path)
+      for path in (weights, other, folder / 'merged' / 'published')
+  )
+  assert merged.source.shapes == base.source.shapes
+  assert _distance(merged.text, base.text) == 0
+  alpha = _accuracy(results, model='merged', alpha_rule='validation').alpha
+  expected = alpha * _distance(moved.vision, base.vision)
+  found = _distance(merged.vision, base.vision)
+  assert found == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    'finetuned, sentence',
+    [
+        (('digits=x',), 'has weights for digits, but the tasks are digits, f'),
+        (('digits=x', 'faces=y', 'cars=z'), 'cars, digits, faces'),
+        (('digits',), "must hold TASK=VALUE, each task once, but has 'digits'"),
+    ],
+)
+def test_a_task_without_weights_is_named(clip, tmp_path, finetuned, sentence):
+  config = _config(
+      clip,
+      published=config_lib.Published(weights=str(clip), finetuned=finetuned),
+  )
+  with pytest.raises(ValueError, match=sentence):
+    task_arithmetic.run(config, tmp_path / 'run', command='it')
+  assert not (tmp_path / 'run' / 'report.html').exists()
+
+
+def test_weights_of_another_architecture_are_refused_before_any_work(
+    clip, tmp_path
+):
+  config = _config(clip)
+  config.model.depth = 3
+  with pytest.raises(ValueError, match='depth.*3.*2|depth.*2.*3'):
+    task_arithmetic.run(config, tmp_path / 'run', command='it')
+  assert not (tmp_path / 'run').exists()
+
+
+def test_a_vision_tower_alone_has_no_zero_shot_head(clip, tmp_path):
+  alone = tmp_path / 'vision'
+  alone.mkdir()
+  tensors = published.vision_alone(published.params())
+  tensors['visual_projection.weight'] = published.params()['vision'][
+      'projection'
+  ]['kernel'].T
+  published.save(alone / 'model.safetensors', tensors)
+  shutil.copyfile(clip / 'config.json', alone / 'config.json')
+  config = _config(alone)
+  base = published_weights.base(config)
+  with pytest.raises(ValueError, match='no text tower.*text_weights'):
+    published_weights.heads(config.published, base, {}, activation='quick_gelu')
+  # The same with the text tower of the whole model.
+  config.published.text_weights = str(clip)
+  assert (
+      published_weights.heads(
+          config.published, base, {}, activation='quick_gelu'
+      )
+      == {}
+  )

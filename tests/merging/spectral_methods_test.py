@@ -1,0 +1,198 @@
+"""TSV-M, Iso-C and Iso-CTS, and the numerical rank that all three cut at."""
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+from taskvec_jax.merging import iso
+from taskvec_jax.merging import spectra
+from taskvec_jax.merging import tsv
+from tests.merging import cases
+from tests.merging import spectral_oracle
+
+_METHODS = {
+    'tsv_m': (tsv.tsv_m, spectral_oracle.tsv_m),
+    'iso_c': (iso.iso_c, spectral_oracle.iso_c),
+    'iso_cts': (
+        iso.iso_cts,
+        lambda matrices: spectral_oracle.iso_cts(matrices, 0.8),
+    ),
+    'iso_cts, half in common': (
+        lambda tasks, **kw: iso.iso_cts(tasks, common_fraction=0.5, **kw),
+        lambda matrices: spectral_oracle.iso_cts(matrices, 0.5),
+    ),
+    'iso_cts, nothing in common': (
+        lambda tasks, **kw: iso.iso_cts(tasks, common_fraction=0.0, **kw),
+        lambda matrices: spectral_oracle.iso_cts(matrices, 0.0),
+    ),
+}
+_SHAPE = (24, 20)
+
+
+def matrices_of(num_tasks, rank, seed=0):
+  """Returns matrices of `rank` with singular values from about 1 to 5."""
+  rng = np.random.default_rng([seed, num_tasks, rank])
+  found = []
+  for _ in range(num_tasks):
+    left, _ = np.linalg.qr(rng.normal(size=(_SHAPE[0], rank)))
+    right, _ = np.linalg.qr(rng.normal(size=(_SHAPE[1], rank)))
+    values = np.linspace(5.0, 1.0, rank) * rng.uniform(0.98, 1.02, rank)
+    found.append((left * values) @ right.T)
+  return found
+
+
+def tasks_of(matrices):
+  return {f'task {i}': {'kernel': m} for i, m in enumerate(matrices)}
+
+
+@pytest.mark.parametrize('rank', [20, 2, 1])
+@pytest.mark.parametrize('num_tasks', cases.NUM_TASKS)
+@pytest.mark.parametrize('name', _METHODS)
+def test_a_matrix_is_merged_as_without_any_svd(name, num_tasks, rank):
+  method, oracle = _METHODS[name]
+  matrices = matrices_of(num_tasks, rank)
+  merged = method(tasks_of(matrices))['kernel']
+  expected = oracle(matrices)
+  np.testing.assert_allclose(
+      merged, expected, rtol=0, atol=1e-8 * np.abs(expected).max()
+  )
+
+
+@pytest.mark.parametrize('name', _METHODS)
+def test_zeros_give_zeros_and_change_no_other_task(name):
+  method, oracle = _METHODS[name]
+  zeros = np.zeros(_SHAPE)
+  assert not np.any(method(tasks_of([zeros] * 2))['kernel'])
+  matrices = [*matrices_of(1, 3), zeros]
+  np.testing.assert_allclose(
+      method(tasks_of(matrices))['kernel'], oracle(matrices), atol=1e-8
+  )
+
+
+@pytest.mark.parametrize('name', _METHODS)
+@pytest.mark.parametrize('shape', [(1, 1), (1, 4), (5, 2)])
+def test_small_matrices_have_their_rules(name, shape):
+  method, oracle = _METHODS[name]
+  rng = np.random.default_rng(0)
+  matrices = [rng.normal(size=shape) for _ in range(8)]
+  np.testing.assert_allclose(
+      method(tasks_of(matrices))['kernel'], oracle(matrices), atol=1e-8
+  )
+
+
+@pytest.mark.parametrize('name', _METHODS)
+def test_a_change_by_1e_12_changes_a_rank_deficient_merge_by_less_than_1e_6(
+    name,
+):
+  method, _ = _METHODS[name]
+  matrices = matrices_of(3, 2)  # a sum of rank 6, of 20
+  rng = np.random.default_rng(1)
+  noise = [rng.normal(size=_SHAPE) for _ in matrices]
+  moved = [
+      m + 1e-12 * np.linalg.norm(m) / np.linalg.norm(n) * n
+      for m, n in zip(matrices, noise, strict=True)
+  ]
+  change = cases.relative_change(
+      method(tasks_of(moved))['kernel'], method(tasks_of(matrices))['kernel']
+  )
+  assert change < 1e-6
+  # The cut is what does it: with none, rounding decides.
+  uncut = [
+      method(tasks_of(m), rank_tolerance=0.0)['kernel']
+      for m in (moved, matrices)
+  ]
+  assert cases.relative_change(*uncut) > 0.5
+
+
+def test_iso_c_stays_in_the_span_of_the_tasks():
+  rng = np.random.default_rng(3)
+  matrices = [np.outer(*rng.normal(size=(2, 8))) for _ in range(3)]
+  left, _ = np.linalg.qr(np.stack([m[:, 0] for m in matrices], axis=1))
+  for tolerance, share in [(None, 0.0), (0.0, 0.62)]:
+    merged = iso.iso_c(tasks_of(matrices), rank_tolerance=tolerance)['kernel']
+    outside = merged - left @ (left.T @ merged)
+    energy = np.sum(outside**2) / np.sum(merged**2)
+    assert energy == pytest.approx(share, abs=0.01)
+
+
+def test_iso_c_has_one_singular_value_and_keeps_their_sum():
+  for rank in (20, 3):
+    (matrix,) = matrices_of(1, rank)
+    merged = iso.iso_c(tasks_of([matrix]))['kernel']
+    before = np.linalg.svd(matrix, compute_uv=False)
+    after = np.linalg.svd(merged, compute_uv=False)
+    np.testing.assert_allclose(after[:rank], np.mean(before[:rank]), rtol=1e-10)
+    np.testing.assert_allclose(after.sum(), before.sum(), rtol=1e-10)
+
+
+def test_tsv_of_one_task_and_of_orthogonal_tasks_is_their_sum():
+  (matrix,) = matrices_of(1, 20)
+  merged = tsv.tsv_m(tasks_of([matrix]))['kernel']
+  np.testing.assert_allclose(merged, matrix, atol=1e-12 * 5)
+  # Blocks that share neither rows nor columns do not disturb each other.
+  blocks = np.zeros((2, *_SHAPE))
+  rng = np.random.default_rng(4)
+  blocks[0, :9, :9] = rng.normal(size=(9, 9))
+  blocks[1, 9:, 9:] = rng.normal(size=(15, 11))
+  kept = [
+      sum(s * np.outer(u, v) for u, s, v in spectral_oracle.triples(b, 10))
+      for b in blocks
+  ]
+  merged = tsv.tsv_m(tasks_of(blocks))['kernel']
+  np.testing.assert_allclose(merged, sum(kept), atol=1e-9)
+
+
+def test_tasks_that_share_a_direction_share_it_in_equal_parts():
+  left, right = np.zeros(6), np.zeros(4)
+  left[0] = right[1] = 1.0
+  matrices = [3.0 * np.outer(left, right), 5.0 * np.outer(left, right)]
+  merged = tsv.tsv_m(tasks_of(matrices))['kernel']
+  np.testing.assert_allclose(merged, 4.0 * np.outer(left, right), atol=1e-12)
+
+
+def test_triples_are_dealt_out_until_the_rank_is_full():
+  assert iso.allocation(20, 2, common_fraction=0.8) == (16, 2)
+  assert iso.allocation(20, 8, common_fraction=0.8) == (20, 0)  # 4 / 8 is 0
+  assert iso.allocation(20, 7, common_fraction=0.8) == (13, 1)
+  assert iso.allocation(8, 3, common_fraction=0.0) == (2, 2)  # 3 would be 9
+  assert iso.allocation(1, 8, common_fraction=0.8) == (1, 0)
+  for size in range(1, 12):
+    for num_tasks in (1, 2, 8):
+      for fraction in (0.0, 0.29, 1.0):
+        common, own = iso.allocation(size, num_tasks, common_fraction=fraction)
+        assert common >= 0 and common + own * num_tasks == size
+
+
+def test_few_singular_values_make_iso_cts_iso_c():
+  matrices = matrices_of(8, 20)
+  np.testing.assert_array_equal(
+      iso.iso_cts(tasks_of(matrices))['kernel'],
+      iso.iso_c(tasks_of(matrices))['kernel'],
+  )
+
+
+def test_the_tolerance_follows_the_dtype():
+  assert spectra.tolerance_of(np.float64) == 2.0**-26
+  assert spectra.tolerance_of(np.float32) == pytest.approx(2.0**-11.5)
+  assert spectra.tolerance_of(ml_dtypes.bfloat16) == 2.0**-7
+  assert spectra.tolerance_of(np.float16) == 2.0**-10
+  assert spectra.tolerance_of(np.float32, 0.1) == 0.1
+
+
+def test_rounding_to_float32_and_bfloat16_does_not_raise_the_rank():
+  (matrix,) = matrices_of(1, 3)
+  for dtype, allowed in ((np.float32, 1e-5), (ml_dtypes.bfloat16, 0.03)):
+    rounded = iso.iso_c(tasks_of([matrix.astype(dtype)]))['kernel']
+    assert rounded.dtype == dtype
+    exact = iso.iso_c(tasks_of([matrix]))['kernel']
+    assert cases.relative_change(rounded.astype(float), exact) < allowed
+
+
+@pytest.mark.parametrize('method', [tsv.tsv_m, iso.iso_c, iso.iso_cts])
+def test_a_tolerance_or_fraction_out_of_range_is_refused(method):
+  tasks = tasks_of(matrices_of(2, 3))
+  for tolerance in (-1e-3, 1.0, float('nan')):
+    with pytest.raises(ValueError, match='rank_tolerance must be at least 0'):
+      method(tasks, rank_tolerance=tolerance)
+  with pytest.raises(ValueError, match='common_fraction must lie between'):
+    iso.iso_cts(tasks, common_fraction=1.2)
