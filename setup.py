@@ -45,10 +45,17 @@ setuptools.setup(
     extras_require={
         'test': [
             'pytest>=8.0',
+            'pytest-xdist>=3.6',
             'safetensors>=0.4',  # to compare our files with
         ],
         # What the tests in tests/peers compare with, heavy.
-        'peers': ['pytest>=8.0', 'safetensors>=0.4', 'torch', 'transformers'],
+        'peers': [
+            'pytest>=8.0',
+            'pytest-xdist>=3.6',
+            'safetensors>=0.4',
+            'torch',
+            'transformers',
+        ],
         'lint': ['pyink', 'pyright[nodejs]', 'ruff', 'pre-commit'],
     },
 )

@@ -9,6 +9,7 @@ Errors are one sentence on standard error and exit status 2 (a wrong call) or 1
 """
 
 from collections.abc import Sequence
+import ctypes
 import dataclasses
 import datetime
 import os
@@ -24,18 +25,29 @@ from absl import logging
 import jax
 from ml_collections import config_flags
 
+from taskvec_jax.experiments import atm
+from taskvec_jax.experiments import atm_config
 from taskvec_jax.experiments import config as config_lib
+from taskvec_jax.experiments import merging
+from taskvec_jax.experiments import merging_config
+from taskvec_jax.experiments import negation
+from taskvec_jax.experiments import negation_config
 from taskvec_jax.experiments import task_arithmetic
 
 # Each has run(config, folder, *, command), which writes results.json and
 # report.html, and summary(results), the text that a run ends with.
 _EXPERIMENTS = {
     config_lib.Config: task_arithmetic,
+    merging_config.MergingConfig: merging,
+    atm_config.ATMConfig: atm,
+    negation_config.NegationConfig: negation,
 }
 
 _CONFIG = config_flags.DEFINE_config_file(
     'config', None, 'Config file, such as configs/ffn.py.'
 )
+_M_MMAP_THRESHOLD = -3  # of malloc.h
+
 _WORKDIR = flags.DEFINE_string(
     'workdir',
     '',
@@ -73,6 +85,7 @@ def main(argv: Sequence[str]) -> None:
   config = _CONFIG.value
   command = shlex.join(['python', '-m', 'taskvec_jax.main', *sys.argv[1:]])
   _use_compilation_cache()
+  _return_freed_memory()
   workdir = _WORKDIR.value or _new_workdir(config.name)
   print(
       f'Working in {workdir}. If this run is stopped, the same command with'
@@ -103,6 +116,16 @@ def _use_compilation_cache() -> None:
   )
   jax.config.update('jax_compilation_cache_dir', os.path.join(cache, 'xla'))
   jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.1)
+
+
+def _return_freed_memory() -> None:
+  """Has glibc give the memory of a freed array back, where there is glibc.
+
+  It keeps freed arrays of up to 32 MB for later ones, which rarely fit: a run
+  of ViT-B/32 on a CPU then holds nearly twice the memory that it uses.
+  """
+  if sys.platform == 'linux' and hasattr(ctypes.CDLL(None), 'mallopt'):
+    ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, 2**20)
 
 
 def _check_config_path(argv: Sequence[str]) -> None:

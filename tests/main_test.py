@@ -117,6 +117,20 @@ def test_the_shipped_configs_make_sense():
     space = {}
     exec(compile(path.read_text(), path, 'exec'), space)  # pylint: disable=exec-used
     config = space['get_config']()
-    config_lib.check(config)
+    # The module of an experiment's Config checks it.
+    sys.modules[type(config).__module__].check(config)
     assert config.name == path.stem
     assert '--config=configs/' + path.name in space['__doc__']
+
+
+@pytest.mark.parametrize('name', ['vit_b32', 'vit_b16', 'vit_l14'])
+def test_a_packaged_variant_has_the_architecture_and_no_weights(name):
+  space = {}
+  path = _ROOT / 'configs' / f'{name}.py'
+  exec(compile(path.read_text(), path, 'exec'), space)  # pylint: disable=exec-used
+  published, small = (space['get_config'](v) for v in ('', 'packaged'))
+  config_lib.check(small)
+  assert small.model == published.model
+  assert published.published.weights and not small.published.weights
+  with pytest.raises(ValueError, match="'packaged' but none called 'tiny'"):
+    space['get_config']('tiny')

@@ -10,15 +10,14 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import jax
-from jax import lax
 import numpy as np
 
 from taskvec_jax import tree
 from taskvec_jax.experiments import epochs as epochs_lib
+from taskvec_jax.experiments import evaluation
 from taskvec_jax.experiments import regimes
 from taskvec_jax.experiments import setting as setting_lib
-from taskvec_jax.gradients import full_batch
+from taskvec_jax.merging import coefficient_search
 from taskvec_jax.report import results as results_lib
 from taskvec_jax.task_vectors import arithmetic
 from taskvec_jax.typing import Params
@@ -164,29 +163,11 @@ def choose_alpha(
     total: `sum_t tau_t`.
     alphas: the candidates, rising; of equals the smallest is taken.
   """
-  mean = np.zeros(len(alphas))
-  candidates = np.asarray(alphas, np.float32)
-  batches = setting_lib.evaluation_batches(setting, 'validation')
-  for name, data in setting.data.items():
-    score_sum = setting_lib.score_sum(setting, name)
-    _, correct = full_batch.exact_mean(
-        jax.tree_util.Partial(_scores, score_sum),
-        (setting.base_params, total, candidates),
-        batches[name],
-        data.validation.num_examples,
-    )
-    mean += np.asarray(correct, np.float64) / len(setting.data)
-  return float(alphas[int(np.argmax(mean))])
-
-
-def _scores(score_sum, operands, batch):
-  base_params, total, alphas = operands
-
-  def one(alpha):
-    params = jax.tree.map(lambda b, t: b + alpha * t, base_params, total)
-    return score_sum(params, batch)
-
-  return lax.map(one, alphas)
+  curves = evaluation.curve_fn(setting, 'validation')(
+      setting.base_params, total, alphas
+  )
+  mean = np.mean([curves[name] for name in setting.data], axis=0)
+  return coefficient_search.choose(alphas, mean)
 
 
 def _params(run: epochs_lib.Run, epochs: int | None) -> Params:
@@ -197,14 +178,4 @@ def _test(
     setting: setting_lib.Setting, params: Mapping[str, Params]
 ) -> dict[str, float]:
   """Returns each task's test accuracy under its own entry of `params`."""
-  out = {}
-  batches = setting_lib.evaluation_batches(setting, 'test')
-  for name, data in setting.data.items():
-    _, correct = full_batch.exact_mean(
-        setting_lib.score_sum(setting, name),
-        params[name],
-        batches[name],
-        data.test.num_examples,
-    )
-    out[name] = float(correct)
-  return out
+  return evaluation.accuracy_fn(setting, 'test')(params)

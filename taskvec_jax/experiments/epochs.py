@@ -52,7 +52,7 @@ def run_to_convergence(
     base_params: Params,
     steps_fn: regimes.StepsFn,
     validation_loss: Callable[[Params], float],
-    base_gradient: Params,
+    base_gradient_fn: Callable[[], Params],
     plan: Plan,
     workdir: pathlib.Path,
     metrics: workdir_lib.Metrics,
@@ -63,7 +63,7 @@ def run_to_convergence(
     base_params: `theta_0`.
     steps_fn: gives the epochs after a state.
     validation_loss: of parameters.
-    base_gradient: the objective's gradient at `theta_0`.
+    base_gradient_fn: gives the objective's gradient at `theta_0`, at the end.
     plan: the numbers.
     workdir: the work folder.
     metrics: gets one line an epoch.
@@ -93,7 +93,7 @@ def run_to_convergence(
         folder,
         metrics,
     )
-  return _finish(saved, record, base_params, base_gradient, plan)
+  return _finish(saved, record, base_params, base_gradient_fn(), plan)
 
 
 def _new_record() -> dict[str, Any]:

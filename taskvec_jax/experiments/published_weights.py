@@ -15,6 +15,7 @@ from taskvec_jax.models import heads as heads_lib
 from taskvec_jax.models import hub
 from taskvec_jax.models import pretrained
 from taskvec_jax.models import tokenizer
+from taskvec_jax.models import vit
 from taskvec_jax.tasks import benchmarks
 from taskvec_jax.tasks import task as task_lib
 from taskvec_jax.typing import Params
@@ -29,7 +30,9 @@ def base(config: config_lib.Config) -> pretrained.Pretrained | None:
   name = config.published.weights
   if not name:
     return None
-  return pretrained.read(hub.fetch(name), module=config_lib.module(config))
+  module = config_lib.module(config)
+  assert isinstance(module, vit.ViT)  # config.check has seen to it
+  return pretrained.read(hub.fetch(name), module=module)
 
 
 def heads(

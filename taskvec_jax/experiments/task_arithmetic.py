@@ -343,7 +343,9 @@ def _write_merged(
   if not wanted or job.weights is None or not workdir_lib.is_writer():
     return
   (alpha,) = (
-      row.alpha for row in models.accuracies if row.alpha_rule == 'validation'
+      row.alpha or 0.0
+      for row in models.accuracies
+      if row.alpha_rule == 'validation'
   )
   base_params = job.weights.vision
   task_vectors = {
@@ -372,7 +374,7 @@ def _finetune(job: _Job, seed: int, regime: str, task: str) -> epochs.Run:
       setting.base_params,
       steps_fn,
       regimes.validation_loss_fn(setting, task),
-      regimes.base_gradient(setting, task),
+      functools.partial(regimes.base_gradient, setting, task),
       epochs.Plan(
           seed=seed,
           regime=regime,

@@ -27,7 +27,6 @@ Rump, Ogita and Oishi, "Accurate floating-point summation", SISC 2008.
 """
 
 from collections.abc import Callable
-from collections.abc import Iterator
 import functools
 import math
 from typing import Any
@@ -238,7 +237,7 @@ def _unzip(pairs, like):
   )
 
 
-def _streamed_pair(sum_fn, operands, pieces: Iterator[Any]):
+def _streamed_pair(sum_fn, operands, pieces: Any):
   """Returns the pair of a sum over pieces that visit the devices in turn."""
   pair = None
   for piece in pieces:

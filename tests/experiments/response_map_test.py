@@ -65,7 +65,7 @@ def test_response_leaves_little_where_the_second_order_term_fails(fixture):
 
 def test_what_is_left_grows_with_the_step_and_the_indicator_sees_it(fixture):
   rows = [row(fixture, sharpness, [5]) for sharpness in (0.1, 0.4, 1.6)]
-  joined = response_map.join_rows(rows)
+  joined = response_map.join_rows(rows, lambda_max=1.0)
   left = [entry[0] for entry in joined.left_by_response]
   seen = [entry[0] for entry in joined.indicator]
   assert left == sorted(left) and seen == sorted(seen)

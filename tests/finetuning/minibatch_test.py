@@ -14,9 +14,7 @@ def batch_fn(params, indices):
   )(params)
 
 
-def run(
-    optimizer, *, batch_size=5, num_epochs=3, seed=0, state=None, **kwargs
-):
+def run(optimizer, *, batch_size=5, num_epochs=3, seed=0, state=None, **kwargs):
   return list(
       minibatch.epochs(
           problems.base_params(),

@@ -97,8 +97,8 @@ def test_float32_gradients_do_not_depend_on_how_the_sum_was_cut(
       assert np.linalg.norm(a - b) < 2e-7 * size
 
 
-@pytest.mark.parametrize('num_shards', [1, 4])
-def test_a_streamed_pass_gives_the_bits_of_a_resident_one(tiny, num_shards):
+def test_a_streamed_pass_gives_the_bits_of_a_resident_one(tiny):
+  num_shards = 2
   params, value_and_grad_fn, grad_and_hvp_fn = functions(
       tiny, np.float32, batch_size=7, num_shards=num_shards
   )

@@ -1,0 +1,79 @@
+"""The models that are merged, and the multitask one, of one seed and regime.
+
+Runs of a stated length, on `epochs`: checkpoints, and going on from them, are
+the main job's.
+"""
+
+from collections.abc import Mapping
+import pathlib
+from typing import NamedTuple
+
+from taskvec_jax import tree
+from taskvec_jax.experiments import epochs
+from taskvec_jax.experiments import merging_config
+from taskvec_jax.experiments import regimes
+from taskvec_jax.experiments import setting as setting_lib
+from taskvec_jax.experiments import workdir as workdir_lib
+from taskvec_jax.report import merging_results
+from taskvec_jax.typing import Params
+
+
+class Models(NamedTuple):
+  """One seed's models of one regime, equally long in training."""
+
+  finetuned: Mapping[str, Params]  # task name -> theta_t
+  multitask: Params  # theta_MT
+  trained: list[merging_results.Trained]  # what is said of each run
+
+
+def models(
+    config: merging_config.MergingConfig,
+    setting: setting_lib.Setting,
+    folder: pathlib.Path,
+    seed: int,
+    regime: str,
+) -> Models:
+  """Returns the models, trained here or read back from their checkpoints."""
+  last, trained = {}, []
+  for task in [*setting.data, regimes.MULTITASK]:
+    run = _run(config, setting, folder, seed, regime, task)
+    num_epochs = merging_config.num_epochs(config, regime)
+    last[task] = run.snapshots[num_epochs]
+    trained.append(
+        merging_results.Trained(
+            seed=seed,
+            regime=regime,
+            task=task,
+            num_epochs=num_epochs,
+            loss=run.finetuning.losses[-1],
+            length=float(tree.norm(tree.sub(last[task], setting.base_params))),
+        )
+    )
+  return Models(last, last.pop(regimes.MULTITASK), trained)
+
+
+def _run(config, setting, folder, seed: int, regime: str, task: str):
+  num_epochs = merging_config.num_epochs(config, regime)
+  if regime == 'exact':
+    steps_fn = regimes.exact_steps(setting, task, config.learning_rate)
+  else:
+    steps_fn = regimes.empirical_steps(
+        setting, task, config.empirical, max_epochs=num_epochs, seed=seed
+    )
+  return epochs.run_to_convergence(
+      setting.base_params,
+      steps_fn,
+      regimes.validation_loss_fn(setting, task),
+      lambda: regimes.base_gradient(setting, task),
+      epochs.Plan(
+          seed=seed,
+          regime=regime,
+          task=task,
+          max_epochs=num_epochs,
+          patience=num_epochs,  # none stops before
+          merge_epochs=tuple(sorted({1, num_epochs})),
+          checkpoint_seconds=config.checkpoint_seconds,
+      ),
+      folder,
+      workdir_lib.Metrics(folder),
+  )

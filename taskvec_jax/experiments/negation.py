@@ -1,0 +1,247 @@
+"""Editing models by task vectors: forgetting, disentanglement, analogies.
+
+For every seed, from one base model:
+
+* forgetting one task under control of the others, from three starts
+  (`forgetting`);
+* the weight disentanglement map of a pair of tasks, of the model and of its
+  linearisation (`disentanglement`);
+* an analogy between tasks and the same with inverted images (`analogy`).
+
+Source: Ilharco et al., "Editing models with task arithmetic",
+arXiv:2212.04089; Ortiz-Jimenez, Favero and Frossard, "Task arithmetic in the
+tangent space", arXiv:2305.12827.
+"""
+
+from collections.abc import Callable
+from collections.abc import Mapping
+import functools
+import pathlib
+from typing import Any
+from typing import NamedTuple
+
+from taskvec_jax.experiments import accuracy
+from taskvec_jax.experiments import analogy
+from taskvec_jax.experiments import disentanglement
+from taskvec_jax.experiments import forgetting
+from taskvec_jax.experiments import negation_config
+from taskvec_jax.experiments import negation_models
+from taskvec_jax.experiments import regimes
+from taskvec_jax.experiments import setting as setting_lib
+from taskvec_jax.experiments import setting_summary
+from taskvec_jax.experiments import workdir as workdir_lib
+from taskvec_jax.report import claims
+from taskvec_jax.report import negation_findings
+from taskvec_jax.report import negation_page
+from taskvec_jax.report import negation_results
+from taskvec_jax.task_vectors import arithmetic
+from taskvec_jax.typing import Params
+
+
+class _Job(NamedTuple):
+  """One seed."""
+
+  config: negation_config.NegationConfig
+  seed: int
+  setting_fn: Callable[[], setting_lib.Setting]
+  # (setting, task, name on disk) -> converged model, kept while the seed lasts
+  finetune: Callable[..., Params]
+
+
+def run(
+    config: negation_config.NegationConfig,
+    folder: str | pathlib.Path,
+    *,
+    command: str,
+) -> negation_results.Results:
+  """Runs the experiment in the work folder; returns and writes its results.
+
+  Args:
+    config: all settings.
+    folder: the work folder, new or of an earlier run of the same config.
+    command: what repeats the run, for the page.
+
+  Raises:
+    ValueError: one sentence, before any work, for a config, a task or a work
+      folder that makes no sense.
+    FloatingPointError: a loss became NaN or infinite; names task and epoch.
+  """
+  negation_config.check(config)
+  setting_summary.check_one_process()
+  tasks = setting_lib.load_tasks(config)
+  negation_config.check_tasks(config, tasks)
+  folder = workdir_lib.open_workdir(folder, config)
+  setting_fn = functools.lru_cache(maxsize=1)(
+      lambda seed: setting_lib.build(config, tasks, seed=seed)
+  )
+  found = negation_results.Results(
+      setting=setting_summary.summarise(
+          config,
+          setting_fn(config.seeds[0]),
+          command=command,
+          finetuning=(
+              f'{setting_summary.update_rule(config.empirical)}, until'
+              f' {config.patience} epochs bring no better validation loss, at'
+              f' most {config.empirical.max_epochs} epochs'
+          ),
+          left_out=_left_out(config),
+      ),
+      control=config.control,
+      forgetting=[],
+      disentanglement=[],
+      analogies=[],
+      seconds={},
+  )
+  for seed in config.seeds:
+    job = _job(config, folder, seed, functools.partial(setting_fn, seed))
+    _add_seed(job, folder, found)
+  if workdir_lib.is_writer():
+    negation_results.write(folder / 'results.json', found)
+    negation_page.write_page(found, folder)
+  return found
+
+
+def summary(results: negation_results.Results) -> str:
+  """Returns a table of what was asked and what was measured."""
+  return claims.format_table(negation_findings.claims(results))
+
+
+def _job(config, folder, seed: int, setting_fn) -> _Job:
+  models: dict[str, Params] = {}
+
+  def finetune(setting, task, name=''):
+    name = name or task
+    if name not in models:
+      models[name] = negation_models.finetuned(
+          config, setting, folder, task, seed=seed, name=name
+      )
+    return models[name]
+
+  return _Job(config, seed, setting_fn, finetune)
+
+
+def _add_seed(job: _Job, folder, found: negation_results.Results) -> None:
+  """Adds everything of one seed, from the folder what is there."""
+
+  def once(part: str, kind: Any, compute) -> Any:
+    return workdir_lib.once(
+        folder,
+        f'{part}-{job.seed}',
+        list[kind],
+        functools.partial(compute, job),
+        found.seconds,
+    )
+
+  found.forgetting += once(
+      'forgetting', negation_results.Forgetting, _forgetting
+  )
+  if job.config.map_scalings:
+    found.disentanglement += once(
+        'map', negation_results.Disentanglement, _maps
+    )
+  if job.config.analogy:
+    found.analogies += once('analogy', negation_results.Analogy, _analogy)
+
+
+def _task_vectors(job: _Job, tasks) -> dict[str, Params]:
+  setting = job.setting_fn()
+  return {
+      task: arithmetic.task_vector(
+          job.finetune(setting, task), setting.base_params
+      )
+      for task in tasks
+  }
+
+
+def _forgetting(job: _Job) -> list[negation_results.Forgetting]:
+  setting, config = job.setting_fn(), job.config
+  task_vectors = _task_vectors(job, setting.data)
+  targets = config.targets or tuple(setting.data)
+  return forgetting.forget(
+      setting,
+      {
+          'base': forgetting.Start(setting.base_params, {}),
+          'merged': _merged_start(setting, task_vectors, config.alphas),
+          'multitask': forgetting.Start(
+              job.finetune(setting, regimes.MULTITASK),
+              {target: _without(job, target) for target in targets},
+          ),
+      },
+      task_vectors,
+      targets=targets,
+      scalings=config.scalings,
+      control=config.control,
+      seed=job.seed,
+  )
+
+
+def _merged_start(
+    setting: setting_lib.Setting, task_vectors: Mapping[str, Params], alphas
+) -> forgetting.Start:
+  """Returns the merge of all tasks, its coefficient by validation data."""
+  total = arithmetic.weighted_sum(
+      task_vectors, dict.fromkeys(task_vectors, 1.0)
+  )
+  candidates = sorted({1 / len(task_vectors), *alphas})
+  alpha = accuracy.choose_alpha(setting, total, candidates)
+  return forgetting.merged_start(setting.base_params, task_vectors, alpha)
+
+
+def _without(job: _Job, target: str) -> Params:
+  """Returns multitask training on all tasks but one."""
+  setting = job.setting_fn()
+  others = [task for task in setting.data if task != target]
+  return job.finetune(
+      negation_models.only(setting, others),
+      regimes.MULTITASK,
+      f'without_{target}',
+  )
+
+
+def _maps(job: _Job) -> list[negation_results.Disentanglement]:
+  setting, config = job.setting_fn(), job.config
+  pair = config.pair or tuple(setting.data)[:2]
+  return disentanglement.maps(
+      setting,
+      _task_vectors(job, pair),
+      scalings=config.map_scalings,
+      num_images=config.map_images,
+      seed=job.seed,
+  )
+
+
+def _analogy(job: _Job) -> list[negation_results.Analogy]:
+  return [
+      analogy.analogy(
+          job.setting_fn(),
+          job.finetune,
+          known=job.config.analogy[0],
+          asked=job.config.analogy[1],
+          scalings=job.config.scalings,
+          seed=job.seed,
+      )
+  ]
+
+
+def _left_out(config: negation_config.NegationConfig) -> list[str]:
+  """Returns sentences that say what the run's budget left out."""
+  said = [
+      'Models that are FINETUNED in the tangent space are left out; the'
+      ' linearised model is post hoc.',
+  ]
+  if config.targets:
+    said.append(f'Only {", ".join(config.targets)} are forgotten.')
+  if config.map_scalings:
+    said.append(
+        'The disentanglement map is of one pair of tasks'
+        + (
+            f', on at most {config.map_images:,} test images of each.'
+            if config.map_images
+            else '.'
+        )
+    )
+  else:
+    said.append('The disentanglement map is left out.')
+  if not config.analogy:
+    said.append('The analogy is left out.')
+  return said

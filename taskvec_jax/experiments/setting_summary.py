@@ -1,0 +1,107 @@
+"""What an experiment beside the main job was run on, in words and numbers."""
+
+from collections.abc import Sequence
+
+import jax
+
+from taskvec_jax.experiments import config as config_lib
+from taskvec_jax.experiments import description
+from taskvec_jax.experiments import setting as setting_lib
+from taskvec_jax.gradients import full_batch
+from taskvec_jax.report import experiment_results
+from taskvec_jax.report import results as results_lib
+
+
+def summarise(
+    config: config_lib.Config,
+    setting: setting_lib.Setting,
+    *,
+    command: str,
+    finetuning: str,
+    left_out: Sequence[str] = (),
+) -> experiment_results.Setting:
+  """Returns the description of a run.
+
+  Args:
+    config: all settings.
+    setting: of any seed.
+    command: what repeats the run.
+    finetuning: one line.
+    left_out: sentences beside those about the numbers of images.
+  """
+  return experiment_results.Setting(
+      config=config.name,
+      command=command,
+      seeds=list(config.seeds),
+      tasks=[
+          results_lib.TaskSummary(
+              name=name,
+              num_train=data.train.num_examples,
+              num_validation=data.validation.num_examples,
+              num_test=data.test.num_examples,
+              num_classes=data.num_classes,
+              num_head_examples=min(
+                  config.heads.examples_per_class * data.num_classes,
+                  data.train.num_examples,
+              ),
+              lambda_max=None,
+              lambda_min=None,
+          )
+          for name, data in setting.data.items()
+      ],
+      model=description.describe_model(config.model),
+      num_parameters=sum(x.size for x in jax.tree.leaves(setting.base_params)),
+      finetuning=finetuning,
+      left_out=[*_fewer_images(config), *left_out],
+  )
+
+
+def update_rule(empirical: config_lib.Empirical) -> str:
+  """Returns the mini-batch rule in a few words, without its length."""
+  said = [
+      f'{empirical.optimizer} with step size {empirical.learning_rate:g}',
+      f'batches of {empirical.batch_size}',
+  ]
+  if empirical.weight_decay:
+    said.append(f'weight decay {empirical.weight_decay:g}')
+  return ', '.join(said)
+
+
+def check_unused(config: config_lib.Config, names: Sequence[str]) -> None:
+  """Raises a ValueError if a field that has no effect here was changed.
+
+  A setting that is silently ignored is worse than one that is refused.
+
+  Args:
+    config: of an experiment that inherits the main job's fields.
+    names: of the fields that it does not read, top level.
+  """
+  plain = config_lib.Config(config.name, config.tasks, config.model)
+  for name in names:
+    value, default = getattr(config, name), getattr(plain, name)
+    if value != default:
+      raise ValueError(
+          f'config.{name} is {value!r}, but has no effect on this experiment;'
+          f' leave it at {default!r}.'
+      )
+
+
+def check_one_process() -> None:
+  """Raises a ValueError in a run of several processes."""
+  if full_batch.process()[1] > 1:
+    raise ValueError(
+        'This experiment runs in one process, but this run has'
+        f' {full_batch.process()[1]}.'
+    )
+
+
+def _fewer_images(config: config_lib.Config) -> list[str]:
+  return [
+      f'At most {number:,} {split} images a task are used.'
+      for split, number in (
+          ('training', config.max_train),
+          ('validation', config.max_validation),
+          ('test', config.max_test),
+      )
+      if number
+  ]

@@ -1,0 +1,283 @@
+"""The page of the comparison of merging methods: one HTML file.
+
+As the page of the main job: figures are embedded, nothing is fetched, and all
+that comes from a run is escaped. The words that never change stand in
+`templates/merging.html`.
+"""
+
+from collections.abc import Callable
+from collections.abc import Iterable
+import os
+import pathlib
+from typing import NamedTuple
+
+from matplotlib import figure as mpl_figure
+from matplotlib.backends import backend_agg
+import numpy as np
+from scipy import stats
+
+from taskvec_jax.report import accuracy
+from taskvec_jax.report import html
+from taskvec_jax.report import merging_figures
+from taskvec_jax.report import merging_results
+from taskvec_jax.report import merging_table
+from taskvec_jax.report import merging_words
+from taskvec_jax.report import spreads
+from taskvec_jax.report import style
+from taskvec_jax.report import verdicts
+
+_ROUNDING = 1e-4  # a relative distance below this is float32's
+
+
+class Picture(NamedTuple):
+  """One figure and the words that go with it."""
+
+  name: str  # of the file, without .png
+  title: str
+  alt: str
+  reading: str
+  draw: Callable[[merging_results.Results], mpl_figure.Figure | None]
+
+
+class _Figure(NamedTuple):
+  title: str
+  alt: str
+  reading: str
+  data: str  # base64 of the PNG
+
+
+class _Group(NamedTuple):
+  cost: str
+  title: str
+  rows: list[merging_table.Row]  # the best first, references as they come
+
+
+class _Table(NamedTuple):
+  regime: str
+  groups: list[_Group]
+  by_distance: float | None  # rank correlation of accuracy with -distance
+  by_cosine: float | None
+
+
+PICTURES = (
+    Picture(
+        name='by_method',
+        title='Accuracy by method',
+        alt=(
+            'For each regime one line a method: its test accuracy with bars of'
+            ' one standard deviation, coloured by what it was allowed to see;'
+            ' vertical lines for base, multitask and single-task models.'
+        ),
+        reading=(
+            'Methods from the worst (bottom) to the best (top) of the last'
+            ' panel. Compare dots of one colour: they saw the same. A hollow'
+            ' dot is a method with the scaling that is in use without'
+            ' validation data, the full one beside it with the scaling that'
+            ' validation data chose. Bars are one standard deviation over'
+            ' seeds, most of which all methods of a seed share.'
+        ),
+        draw=merging_figures.by_method,
+    ),
+    Picture(
+        name='near_multitask',
+        title='Accuracy against distance and direction to multitask training',
+        alt=(
+            'Scatter plots, one row a regime: test accuracy against the'
+            ' distance to the multitask parameters and against the cosine with'
+            ' the multitask task vector, one dot a method.'
+        ),
+        reading=(
+            'If being near to multitask training is what makes a merge good,'
+            ' dots fall from the left to the right in the left panels and rise'
+            ' in the right ones. Distances are in units of how far multitask'
+            ' training moved (the base model is at 1); below 0.01 they are'
+            ' drawn at 0.01.'
+        ),
+        draw=merging_figures.near_multitask,
+    ),
+    Picture(
+        name='scalings',
+        title='The score on validation data over the scaling',
+        alt=(
+            'For each regime a line a method: accuracy on validation data,'
+            ' relative to the single-task models, against the scaling.'
+        ),
+        reading=(
+            'Means over seeds; the dot marks the best scaling of the mean (each'
+            ' seed chooses its own). A flat top forgives a wrong scaling, a'
+            ' narrow one needs validation data. At α = 0 all are the base'
+            ' model.'
+        ),
+        draw=merging_figures.scalings,
+    ),
+)
+
+
+def write_page(
+    results: merging_results.Results, folder: str | os.PathLike[str]
+) -> pathlib.Path:
+  """Writes `folder/report.html` and its figures; returns the page."""
+  folder = pathlib.Path(folder)
+  page = render(results, write_figures(results, folder / 'figures'))
+  return html.write(folder / 'report.html', page)
+
+
+def write_figures(
+    results: merging_results.Results, folder: pathlib.Path
+) -> list[pathlib.Path]:
+  """Writes those of `PICTURES` that have something to show."""
+  folder.mkdir(parents=True, exist_ok=True)
+  paths = []
+  for picture in PICTURES:
+    figure = picture.draw(results)
+    if figure is not None:
+      path = folder / f'{picture.name}.png'
+      beside = path.with_name(path.name + '.tmp')
+      canvas = backend_agg.FigureCanvasAgg(figure)
+      with beside.open('wb') as file:
+        canvas.print_figure(file, dpi=style.DPI, format='png')
+      os.replace(beside, path)
+      paths.append(path)
+  return paths
+
+
+def render(
+    results: merging_results.Results, figure_paths: Iterable[pathlib.Path]
+) -> str:
+  """Returns the HTML of the page, with the figures of `figure_paths` in it."""
+  environment = html.environment()
+  environment.filters.update(
+      points=spreads.points,
+      percent=_percent,
+      distance=_distance,
+      ledger=merging_table.ledger,
+  )
+  data = {path.stem: html.embedded(path) for path in figure_paths}
+  tables = [_table(results, regime) for regime in results.num_epochs]
+  bar = merging_table.bar(results)
+  return environment.get_template('merging.html').render(
+      results=results,
+      setting=results.setting,
+      tables=tables,
+      best=_best(tables),
+      bar=bar,
+      bar_verdict=(
+          verdicts.NOT_MEASURED
+          if bar is None
+          else (verdicts.HOLDS if bar.holds else verdicts.DOES_NOT_HOLD)
+      ),
+      figures=[
+          _Figure(
+              picture.title, picture.alt, picture.reading, data[picture.name]
+          )
+          for picture in PICTURES
+          if picture.name in data
+      ],
+      words={
+          method: merging_words.METHODS[method]
+          for method in merging_words.METHODS
+          if any(entry.method == method for entry in results.merges)
+      },
+      gaps=_gaps(results),
+      lengths=_lengths(results),
+      num_scalings=max(len(entry.scalings) for entry in results.merges),
+      num_at_the_edge=sum(
+          bool(entry.curve) and entry.scaling == entry.scalings[-1]
+          for entry in results.merges
+      ),
+      num_tuned=sum(bool(entry.curve) for entry in results.merges),
+  )
+
+
+def _table(results: merging_results.Results, regime: str) -> _Table:
+  rows = merging_table.rows(results, regime)
+  groups = []
+  for cost, title in merging_table.CLASSES.items():
+    own = [row for row in rows if row.cost == cost]
+    if cost != 'reference':
+      own = sorted(own, key=lambda row: -row.accuracy.mean)
+    if own:
+      groups.append(_Group(cost, title, own))
+  merged = [row for row in rows if row.cost != 'reference' and row.cosine]
+  return _Table(
+      regime,
+      groups,
+      _correlation(
+          [-row.distance.mean for row in merged if row.distance],
+          [row.accuracy.mean for row in merged if row.distance],
+      ),
+      _correlation(
+          [row.cosine.mean for row in merged if row.cosine],
+          [row.accuracy.mean for row in merged if row.cosine],
+      ),
+  )
+
+
+def _correlation(x: list[float], y: list[float]) -> float | None:
+  """Returns Spearman's rank correlation; None where there is no order."""
+  if len(set(x)) < 3 or len(set(y)) < 3:
+    return None
+  return float(np.corrcoef(stats.rankdata(x), stats.rankdata(y))[0, 1])
+
+
+def _best(tables: list[_Table]) -> list[tuple[str, str, merging_table.Row]]:
+  """Returns (regime, class, its best row)."""
+  return [
+      (table.regime, group.title, group.rows[0])
+      for table in tables
+      for group in table.groups
+      if group.cost != 'reference'
+  ]
+
+
+def _gaps(results: merging_results.Results) -> list[dict[str, str]]:
+  """Returns by prediction its length and what it leaves, over seeds."""
+  lines = []
+  names = (
+      [one.name for one in results.gaps[0].predictions] if results.gaps else []
+  )
+  for index, name in enumerate(names):
+    found = [gap.predictions[index] for gap in results.gaps]
+    line = {'name': name, 'norm': '-', 'left': '-', 'cosine': '-'}
+    norms = [
+        one.norm / gap.step
+        for one, gap in zip(found, results.gaps, strict=True)
+        if one.norm is not None and gap.step
+    ]
+    if norms and len(norms) == len(found):
+      line['norm'] = spreads.plain(accuracy.spread(norms), digits=3)
+    for field, scale, digits in (('left', 100, 0), ('cosine', 1, 3)):
+      values = [getattr(one, field) for one in found]
+      known = [value for value in values if value is not None]
+      if known and len(known) == len(values):
+        spread = accuracy.spread(known)
+        line[field] = spreads.plain(spread, scale=scale, digits=digits)
+    lines.append(line)
+  return lines
+
+
+def _lengths(results: merging_results.Results) -> dict[str, dict[str, str]]:
+  """Returns regime -> task -> |tau_t|, mean over seeds."""
+  found: dict[str, dict[str, list[float]]] = {}
+  for run in results.trained:
+    by_task = found.setdefault(run.regime, {})
+    by_task.setdefault(run.task, []).append(run.length)
+  return {
+      regime: {
+          task: spreads.plain(accuracy.spread(values))
+          for task, values in by_task.items()
+      }
+      for regime, by_task in found.items()
+  }
+
+
+def _percent(spread: accuracy.Spread | None) -> str:
+  return '-' if spread is None else f'{100 * spread.mean:.1f}'
+
+
+def _distance(spread: accuracy.Spread | None) -> str:
+  if spread is None:
+    return '-'
+  if spread.mean < _ROUNDING:
+    return '0' if spread.mean == 0 else 'rounding'
+  return f'{spread.mean:.2g}'

@@ -1,0 +1,63 @@
+"""Numbers over seeds in words, and what an interval says of a sign."""
+
+from collections.abc import Callable
+from collections.abc import Mapping
+from collections.abc import Sequence
+from typing import Any
+
+from taskvec_jax.report import accuracy
+from taskvec_jax.report import verdicts
+
+_ROUNDING = 1e-12
+
+
+def points(spread: accuracy.Spread | None, *, digits: int = 1) -> str:
+  """Returns '81.2 ± 0.4' of an accuracy in 0..1, in per cent."""
+  return '-' if spread is None else plain(spread, scale=100, digits=digits)
+
+
+def plain(
+    spread: accuracy.Spread, *, scale: float = 1.0, digits: int = 2
+) -> str:
+  """Returns mean ± one standard deviation; the mean alone of one seed."""
+  text = f'{scale * spread.mean:.{digits}f}'
+  # One seed, or all seeds alike but for rounding: nothing to add.
+  if spread.std is not None and spread.std > _ROUNDING:
+    text += f' ± {scale * spread.std:.{digits}f}'
+  return text
+
+
+def difference(spread: accuracy.Spread) -> str:
+  """Returns '+9.7 [+7.9, +11.5]', points with the 95% interval over seeds."""
+  text = f'{100 * spread.mean:+.1f}'
+  if spread.low is None or spread.high is None:
+    return text + ' (one seed)'
+  return text + f' [{100 * spread.low:+.1f}, {100 * spread.high:+.1f}]'
+
+
+def paired(
+    first: Mapping[int, float], second: Mapping[int, float]
+) -> accuracy.Spread | None:
+  """Returns the spread of `first - second`, seed by seed; None without any."""
+  seeds = sorted(first.keys() & second.keys())
+  if not seeds:
+    return None
+  return accuracy.spread([first[seed] - second[seed] for seed in seeds])
+
+
+def above(spread: accuracy.Spread | None, bar: float = 0.0) -> str:
+  """Returns the verdict on 'above the bar': the whole interval decides."""
+  if spread is None:
+    return verdicts.NOT_MEASURED
+  if spread.low is None or spread.high is None:
+    return verdicts.UNDECIDED
+  if spread.low > bar:
+    return verdicts.HOLDS
+  return verdicts.DOES_NOT_HOLD if spread.high < bar else verdicts.UNDECIDED
+
+
+def by_seed(
+    entries: Sequence[Any], value_fn: Callable[[Any], float]
+) -> dict[int, float]:
+  """Returns seed -> value of entries that have a seed, one entry each."""
+  return {entry.seed: value_fn(entry) for entry in entries}
