@@ -135,7 +135,7 @@ def _draw_cosines(
         color='white' if abs(value) > 0.6 else style.INK,
     )
   labels = [
-      f'{task}  |τ| = {norm:.2g}'
+      f'{task}\n|τ| = {norm:.2g}'
       for task, norm in zip(tasks, norms, strict=True)
   ]
   panel.set_yticks(range(len(tasks)), labels)
