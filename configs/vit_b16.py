@@ -10,7 +10,7 @@ for checkpoints and one device of 24 GB. It was never run: by counting
 operations, about 1.6e18, one GPU that keeps up 40 TFLOP/s in float32 needs 11
 hours, a TPU v4-8 at 90 TFLOP/s 5 hours. These are estimates.
 The second was not run; by counting operations it needs about four times the 8
-minutes of ViT-B/32 on 2 CPU cores, and as much memory, 10 GiB.
+minutes of ViT-B/32 on 2 CPU cores, and as much memory, 11 GiB.
 
 Published, per cent, one seed, alpha = 1/T, seven sets (these without cars and
 sun397 but with cifar100): Adam at 1e-5 in batches of 32, dtd 48.9, gtsrb 61.0,
