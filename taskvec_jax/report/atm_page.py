@@ -9,6 +9,7 @@ from taskvec_jax.report import atm_figures
 from taskvec_jax.report import atm_findings
 from taskvec_jax.report import atm_results
 from taskvec_jax.report import experiment_page
+from taskvec_jax.report import pictures
 
 
 class Row(NamedTuple):
@@ -23,7 +24,7 @@ class Row(NamedTuple):
 
 
 PICTURES = (
-    experiment_page.Picture(
+    pictures.Picture(
         name='identity',
         claim=1,
         title='Rounds and multitask descent, round by round',
@@ -38,7 +39,7 @@ PICTURES = (
         ),
         draw=atm_figures.identity,
     ),
-    experiment_page.Picture(
+    pictures.Picture(
         name='splits',
         claim=2,
         title='One budget, split into rounds',
@@ -53,7 +54,7 @@ PICTURES = (
         ),
         draw=atm_figures.splits,
     ),
-    experiment_page.Picture(
+    pictures.Picture(
         name='by_round',
         claim=3,
         title='Accuracy by round, at equal numbers of images',
@@ -68,7 +69,7 @@ PICTURES = (
         ),
         draw=atm_figures.by_round,
     ),
-    experiment_page.Picture(
+    pictures.Picture(
         name='post_hoc',
         claim=5,
         title='Accuracy by round, from a merged model',

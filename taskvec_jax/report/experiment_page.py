@@ -4,31 +4,16 @@ The frame stands in `templates/experiment.html`; an experiment's own template
 extends it with the text and the tables of its sections.
 """
 
-from collections.abc import Callable
 from collections.abc import Sequence
 import os
 import pathlib
 from typing import Any
 from typing import NamedTuple
 
-from matplotlib import figure as mpl_figure
-from matplotlib.backends import backend_agg
-
 from taskvec_jax.report import claims as claims_lib
 from taskvec_jax.report import html
+from taskvec_jax.report import pictures as pictures_lib
 from taskvec_jax.report import spreads
-from taskvec_jax.report import style
-
-
-class Picture(NamedTuple):
-  """One figure and the words that go with it."""
-
-  name: str  # of the file, without .png
-  claim: int  # the section that it belongs to
-  title: str
-  alt: str  # what it shows, for who cannot see it
-  reading: str  # how to read it
-  draw: Callable[[Any], mpl_figure.Figure | None]  # None: nothing to show
 
 
 class Section(NamedTuple):
@@ -41,20 +26,13 @@ class Section(NamedTuple):
   notes: list[tuple[list[str], str]]  # (parts, note), the same note once
 
 
-class _Figure(NamedTuple):
-  title: str
-  alt: str
-  reading: str
-  data: str | None  # base64 of the PNG; None where the run left it out
-
-
 def write(
     results: Any,
     folder: str | os.PathLike[str],
     *,
     template: str,
     claims: Sequence[claims_lib.Claim],
-    pictures: Sequence[Picture],
+    pictures: Sequence[pictures_lib.Picture],
     **values: Any,
 ) -> pathlib.Path:
   """Writes `folder/report.html` and `folder/figures/*.png`; returns the page.
@@ -68,17 +46,7 @@ def write(
     **values: what else the template reads.
   """
   folder = pathlib.Path(folder)
-  figures: dict[int, list[_Figure]] = {}
-  for picture in pictures:
-    path = _draw(picture, results, folder / 'figures')
-    figures.setdefault(picture.claim, []).append(
-        _Figure(
-            picture.title,
-            picture.alt,
-            picture.reading,
-            path and html.embedded(path),
-        )
-    )
+  paths = pictures_lib.write(pictures, results, folder / 'figures')
   environment = html.environment()
   environment.filters.update(
       points=spreads.points, plain=spreads.plain, difference=spreads.difference
@@ -87,7 +55,7 @@ def write(
       results=results,
       setting=results.setting,
       sections=sections(claims),
-      figures=figures,
+      figures=pictures_lib.by_claim(pictures, paths),
       **values,
   )
   return html.write(folder / 'report.html', page)
@@ -108,19 +76,3 @@ def sections(claims: Sequence[claims_lib.Claim]) -> list[Section]:
       if claim.note:
         section.notes.append(([claim.where], claim.note))
   return list(found.values())
-
-
-def _draw(picture: Picture, results, folder: pathlib.Path):
-  """Writes one figure as a PNG; returns its path, None if it shows nothing."""
-  figure = picture.draw(results)
-  if figure is None:
-    return None
-  folder.mkdir(parents=True, exist_ok=True)
-  path = folder / f'{picture.name}.png'
-  beside = path.with_name(path.name + '.tmp')
-  with beside.open('wb') as file:
-    backend_agg.FigureCanvasAgg(figure).print_figure(
-        file, dpi=style.DPI, format='png'
-    )
-  os.replace(beside, path)
-  return path

@@ -5,34 +5,17 @@ matplotlib, or to None where the run left out what it would show: the page then
 says so. Seven figures cost about six seconds.
 """
 
-from collections.abc import Callable
 import os
 import pathlib
-from typing import NamedTuple
-
-from matplotlib import figure as mpl_figure
-from matplotlib.backends import backend_agg
 
 from taskvec_jax.report import first_epoch_figures
+from taskvec_jax.report import pictures
 from taskvec_jax.report import response_figures
 from taskvec_jax.report import results as results_lib
 from taskvec_jax.report import second_order_figures
-from taskvec_jax.report import style
-
-
-class Picture(NamedTuple):
-  """One figure and the words that go with it."""
-
-  name: str  # of the file, without .png
-  claim: int  # the claim that it belongs to
-  title: str
-  alt: str  # what it shows, for who cannot see it
-  reading: str  # how to read it
-  draw: Callable[[results_lib.Results], mpl_figure.Figure | None]
-
 
 PICTURES = (
-    Picture(
+    pictures.Picture(
         name='rates',
         claim=2,
         title='Gap and residuals against the learning rate',
@@ -52,7 +35,7 @@ PICTURES = (
         ),
         draw=second_order_figures.rates,
     ),
-    Picture(
+    pictures.Picture(
         name='response_map',
         claim=3,
         title='Where each prediction can be used',
@@ -72,7 +55,7 @@ PICTURES = (
         ),
         draw=response_figures.response_map,
     ),
-    Picture(
+    pictures.Picture(
         name='gap_by_epochs',
         claim=3,
         title='Measured and predicted gap by epochs and step size',
@@ -90,7 +73,7 @@ PICTURES = (
         ),
         draw=response_figures.gap_by_epochs,
     ),
-    Picture(
+    pictures.Picture(
         name='ladder',
         claim=4,
         title='The ladder of bounds',
@@ -108,7 +91,7 @@ PICTURES = (
         ),
         draw=second_order_figures.ladder,
     ),
-    Picture(
+    pictures.Picture(
         name='first_epoch',
         claim=5,
         title='Share of the path and cosines by epoch',
@@ -129,7 +112,7 @@ PICTURES = (
         ),
         draw=first_epoch_figures.first_epoch,
     ),
-    Picture(
+    pictures.Picture(
         name='merging',
         claim=6,
         title='Accuracy by epochs of finetuning before merging',
@@ -146,7 +129,7 @@ PICTURES = (
         ),
         draw=first_epoch_figures.merging,
     ),
-    Picture(
+    pictures.Picture(
         name='similarity',
         claim=6,
         title='Cosines between task vectors',
@@ -179,17 +162,4 @@ def write_figures(
     The files, in the order of `PICTURES`; figures with nothing to show are
     not among them.
   """
-  folder = pathlib.Path(folder)
-  folder.mkdir(parents=True, exist_ok=True)
-  paths = []
-  for picture in PICTURES:
-    figure = picture.draw(results)
-    if figure is not None:
-      path = folder / f'{picture.name}.png'
-      beside = path.with_name(path.name + '.tmp')
-      canvas = backend_agg.FigureCanvasAgg(figure)
-      with beside.open('wb') as file:
-        canvas.print_figure(file, dpi=style.DPI, format='png')
-      os.replace(beside, path)
-      paths.append(path)
-  return paths
+  return pictures.write(PICTURES, results, folder)

@@ -5,14 +5,11 @@ that comes from a run is escaped. The words that never change stand in
 `templates/merging.html`.
 """
 
-from collections.abc import Callable
 from collections.abc import Iterable
 import os
 import pathlib
 from typing import NamedTuple
 
-from matplotlib import figure as mpl_figure
-from matplotlib.backends import backend_agg
 import numpy as np
 from scipy import stats
 
@@ -22,28 +19,12 @@ from taskvec_jax.report import merging_figures
 from taskvec_jax.report import merging_results
 from taskvec_jax.report import merging_table
 from taskvec_jax.report import merging_words
+from taskvec_jax.report import pictures
 from taskvec_jax.report import spreads
-from taskvec_jax.report import style
 from taskvec_jax.report import verdicts
 
+_PAGE = 0  # figures belong to no one claim
 _ROUNDING = 1e-4  # a relative distance below this is float32's
-
-
-class Picture(NamedTuple):
-  """One figure and the words that go with it."""
-
-  name: str  # of the file, without .png
-  title: str
-  alt: str
-  reading: str
-  draw: Callable[[merging_results.Results], mpl_figure.Figure | None]
-
-
-class _Figure(NamedTuple):
-  title: str
-  alt: str
-  reading: str
-  data: str  # base64 of the PNG
 
 
 class _Group(NamedTuple):
@@ -60,7 +41,8 @@ class _Table(NamedTuple):
 
 
 PICTURES = (
-    Picture(
+    pictures.Picture(
+        claim=_PAGE,
         name='by_method',
         title='Accuracy by method',
         alt=(
@@ -78,7 +60,8 @@ PICTURES = (
         ),
         draw=merging_figures.by_method,
     ),
-    Picture(
+    pictures.Picture(
+        claim=_PAGE,
         name='near_multitask',
         title='Accuracy against distance and direction to multitask training',
         alt=(
@@ -95,7 +78,8 @@ PICTURES = (
         ),
         draw=merging_figures.near_multitask,
     ),
-    Picture(
+    pictures.Picture(
+        claim=_PAGE,
         name='scalings',
         title='The score on validation data over the scaling',
         alt=(
@@ -118,27 +102,9 @@ def write_page(
 ) -> pathlib.Path:
   """Writes `folder/report.html` and its figures; returns the page."""
   folder = pathlib.Path(folder)
-  page = render(results, write_figures(results, folder / 'figures'))
+  paths = pictures.write(PICTURES, results, folder / 'figures')
+  page = render(results, paths)
   return html.write(folder / 'report.html', page)
-
-
-def write_figures(
-    results: merging_results.Results, folder: pathlib.Path
-) -> list[pathlib.Path]:
-  """Writes those of `PICTURES` that have something to show."""
-  folder.mkdir(parents=True, exist_ok=True)
-  paths = []
-  for picture in PICTURES:
-    figure = picture.draw(results)
-    if figure is not None:
-      path = folder / f'{picture.name}.png'
-      beside = path.with_name(path.name + '.tmp')
-      canvas = backend_agg.FigureCanvasAgg(figure)
-      with beside.open('wb') as file:
-        canvas.print_figure(file, dpi=style.DPI, format='png')
-      os.replace(beside, path)
-      paths.append(path)
-  return paths
 
 
 def render(
@@ -152,7 +118,6 @@ def render(
       distance=_distance,
       ledger=merging_table.ledger,
   )
-  data = {path.stem: html.embedded(path) for path in figure_paths}
   tables = [_table(results, regime) for regime in results.num_epochs]
   bar = merging_table.bar(results)
   return environment.get_template('merging.html').render(
@@ -167,11 +132,9 @@ def render(
           else (verdicts.HOLDS if bar.holds else verdicts.DOES_NOT_HOLD)
       ),
       figures=[
-          _Figure(
-              picture.title, picture.alt, picture.reading, data[picture.name]
-          )
-          for picture in PICTURES
-          if picture.name in data
+          figure
+          for figure in pictures.by_claim(PICTURES, figure_paths)[_PAGE]
+          if figure.data
       ],
       words={
           method: merging_words.METHODS[method]

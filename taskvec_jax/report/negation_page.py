@@ -11,6 +11,7 @@ from taskvec_jax.report import experiment_page
 from taskvec_jax.report import negation_figures
 from taskvec_jax.report import negation_findings
 from taskvec_jax.report import negation_results
+from taskvec_jax.report import pictures
 
 
 class Row(NamedTuple):
@@ -35,7 +36,7 @@ class Line(NamedTuple):
 
 
 PICTURES = (
-    experiment_page.Picture(
+    pictures.Picture(
         name='forgetting_curves',
         claim=1,
         title='Accuracy by the coefficient that is subtracted',
@@ -51,7 +52,7 @@ PICTURES = (
         ),
         draw=negation_figures.curves,
     ),
-    experiment_page.Picture(
+    pictures.Picture(
         name='forgetting_targets',
         claim=1,
         title='Every task as the target',
@@ -69,7 +70,7 @@ PICTURES = (
         ),
         draw=negation_figures.targets,
     ),
-    experiment_page.Picture(
+    pictures.Picture(
         name='disentanglement',
         claim=3,
         title='Weight disentanglement error',

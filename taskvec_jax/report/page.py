@@ -13,30 +13,17 @@ from typing import NamedTuple
 
 from taskvec_jax.report import accuracy
 from taskvec_jax.report import claims as claims_lib
+from taskvec_jax.report import experiment_page
 from taskvec_jax.report import figures
 from taskvec_jax.report import first_epoch_findings
 from taskvec_jax.report import html
+from taskvec_jax.report import pictures
 from taskvec_jax.report import response_findings
 from taskvec_jax.report import results as results_lib
+from taskvec_jax.report import spreads
 from taskvec_jax.report import verdicts
 
 _FEW_IMAGES = 200  # tests smaller than this are named beside their accuracy
-_ROUNDING = 1e-12
-
-
-class _Section(NamedTuple):
-  number: int
-  title: str
-  claim: str
-  parts: list[claims_lib.Claim]
-  notes: list[tuple[list[str], str]]  # (parts, note), the same note once
-
-
-class _Figure(NamedTuple):
-  title: str
-  alt: str
-  reading: str
-  data: str | None  # base64 of the PNG; None where the run left it out
 
 
 class _TaskTable(NamedTuple):
@@ -64,14 +51,14 @@ def render(
   """Returns the HTML of the page, with the figures of `figure_paths` in it."""
   environment = html.environment()
   environment.filters.update(
-      points=_points, share=_share, plain=_plain, model=_model
+      points=spreads.points, share=_share, plain=spreads.plain, model=_model
   )
   rows = accuracy.rows(results)
   return environment.get_template('page.html').render(
       results=results,
       setting=results.setting,
-      sections=_sections(results),
-      figures=_figures(figure_paths),
+      sections=experiment_page.sections(claims_lib.claims(results)),
+      figures=pictures.by_claim(figures.PICTURES, figure_paths),
       rows=rows,
       comparisons=accuracy.comparisons(results),
       task_tables=_task_tables(rows),
@@ -80,34 +67,6 @@ def render(
       reaches=_reaches(results.response_map),
       first_epochs=_first_epochs(results),
   )
-
-
-def _sections(results: results_lib.Results) -> list[_Section]:
-  sections: dict[int, _Section] = {}
-  for claim in claims_lib.claims(results):
-    new = _Section(claim.number, claim.title, claim.claim, [], [])
-    section = sections.setdefault(claim.number, new)
-    section.parts.append(claim)
-    for wheres, note in section.notes:
-      if note == claim.note:
-        wheres.append(claim.where)
-        break
-    else:
-      section.notes.append(([claim.where], claim.note))
-  return list(sections.values())
-
-
-def _figures(paths: Iterable[pathlib.Path]) -> dict[int, list[_Figure]]:
-  """Returns claim -> its figures, those that the run left out among them."""
-  data = {path.stem: html.embedded(path) for path in paths}
-  by_claim: dict[int, list[_Figure]] = {}
-  for picture in figures.PICTURES:
-    by_claim.setdefault(picture.claim, []).append(
-        _Figure(
-            picture.title, picture.alt, picture.reading, data.get(picture.name)
-        )
-    )
-  return by_claim
 
 
 def _task_tables(rows: list[accuracy.Row]) -> list[_TaskTable]:
@@ -194,28 +153,17 @@ def _first_epochs(results: results_lib.Results) -> list[dict[str, str]]:
       }
       for name in ('share', 'norm_ratio', 'cos_converged', 'cos_gradient'):
         values = [getattr(run, name) for run in known]
-        line[name] = _plain(accuracy.spread(values)) if values else '-'
+        line[name] = spreads.plain(accuracy.spread(values)) if values else '-'
       table.append(line)
   return table
 
 
-def _points(spread: accuracy.Spread | None) -> str:
-  """Returns '81.2 ± 0.4' in per cent; the mean alone where one seed is all."""
-  return '-' if spread is None else _plain(spread, scale=100, digits=1)
-
-
 def _share(spread: accuracy.Spread | None) -> str:
-  return '-' if spread is None else _plain(spread, scale=100, digits=0) + '%'
-
-
-def _plain(
-    spread: accuracy.Spread, *, scale: float = 1.0, digits: int = 2
-) -> str:
-  text = f'{scale * spread.mean:.{digits}f}'
-  # One seed, or all seeds alike but for rounding: nothing to add.
-  if spread.std is not None and spread.std > _ROUNDING:
-    text += f' ± {scale * spread.std:.{digits}f}'
-  return text
+  return (
+      '-'
+      if spread is None
+      else spreads.plain(spread, scale=100, digits=0) + '%'
+  )
 
 
 def _model(row: accuracy.Row) -> str:
