@@ -51,14 +51,9 @@ def write(
           lambda name: _tensor(source, name, leaves, old.get(name)),
       )
     else:
-      # Into a folder of its own: it makes what it is given.
-      within = hidden / 'tensors'
-      files_lib.write_like(
-          source.files, within, _range_fn(source, source.files, leaves)
+      files_lib.write_files(
+          source.files, hidden, _range_fn(source, source.files, leaves)
       )
-      for file in within.iterdir():
-        file.rename(hidden / file.name)
-      within.rmdir()
     for file in clip_source.files_beside(source):
       shutil.copyfile(file, hidden / file.name)
 
