@@ -9,11 +9,10 @@ import pathlib
 from typing import NamedTuple
 
 from taskvec_jax import tree
-from taskvec_jax.experiments import epochs
 from taskvec_jax.experiments import merging_config
 from taskvec_jax.experiments import regimes
 from taskvec_jax.experiments import setting as setting_lib
-from taskvec_jax.experiments import workdir as workdir_lib
+from taskvec_jax.experiments import training
 from taskvec_jax.report import merging_results
 from taskvec_jax.typing import Params
 
@@ -54,26 +53,14 @@ def models(
 
 def _run(config, setting, folder, seed: int, regime: str, task: str):
   num_epochs = merging_config.num_epochs(config, regime)
-  if regime == 'exact':
-    steps_fn = regimes.exact_steps(setting, task, config.learning_rate)
-  else:
-    steps_fn = regimes.empirical_steps(
-        setting, task, config.empirical, max_epochs=num_epochs, seed=seed
-    )
-  return epochs.run_to_convergence(
-      setting.base_params,
-      steps_fn,
-      regimes.validation_loss_fn(setting, task),
-      lambda: regimes.base_gradient(setting, task),
-      epochs.Plan(
-          seed=seed,
-          regime=regime,
-          task=task,
-          max_epochs=num_epochs,
-          patience=num_epochs,  # none stops before
-          merge_epochs=tuple(sorted({1, num_epochs})),
-          checkpoint_seconds=config.checkpoint_seconds,
-      ),
+  return training.run(
+      config,
+      setting,
       folder,
-      workdir_lib.Metrics(folder),
+      task,
+      seed=seed,
+      regime=regime,
+      max_epochs=num_epochs,
+      patience=num_epochs,  # none stops before
+      merge_epochs=tuple(sorted({1, num_epochs})),
   )

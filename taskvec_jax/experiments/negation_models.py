@@ -8,10 +8,8 @@ from collections.abc import Sequence
 import pathlib
 
 from taskvec_jax.experiments import config as config_lib
-from taskvec_jax.experiments import epochs
-from taskvec_jax.experiments import regimes
 from taskvec_jax.experiments import setting as setting_lib
-from taskvec_jax.experiments import workdir as workdir_lib
+from taskvec_jax.experiments import training
 from taskvec_jax.task_vectors import arithmetic
 from taskvec_jax.typing import Params
 
@@ -38,25 +36,17 @@ def finetuned(
     seed: of the batches' order.
     name: of the run on disk; the task's if it is empty.
   """
-  max_epochs = config_lib.max_epochs(config, _REGIME, task)
-  run = epochs.run_to_convergence(
-      setting.base_params,
-      regimes.empirical_steps(
-          setting, task, config.empirical, max_epochs=max_epochs, seed=seed
-      ),
-      regimes.validation_loss_fn(setting, task),
-      lambda: regimes.base_gradient(setting, task),
-      epochs.Plan(
-          seed=seed,
-          regime=_REGIME,
-          task=name or task,
-          max_epochs=max_epochs,
-          patience=config.patience,
-          merge_epochs=config.merge_epochs,
-          checkpoint_seconds=config.checkpoint_seconds,
-      ),
+  run = training.run(
+      config,
+      setting,
       folder,
-      workdir_lib.Metrics(folder),
+      task,
+      seed=seed,
+      regime=_REGIME,
+      max_epochs=config_lib.max_epochs(config, _REGIME, task),
+      patience=config.patience,
+      merge_epochs=config.merge_epochs,
+      name=name,
   )
   return run.converged
 

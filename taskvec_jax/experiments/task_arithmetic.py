@@ -28,6 +28,7 @@ from taskvec_jax.experiments import rates
 from taskvec_jax.experiments import regimes
 from taskvec_jax.experiments import response_map
 from taskvec_jax.experiments import setting as setting_lib
+from taskvec_jax.experiments import training
 from taskvec_jax.experiments import workdir as workdir_lib
 from taskvec_jax.models import pretrained
 from taskvec_jax.report import claims
@@ -362,30 +363,17 @@ def _write_merged(
 
 
 def _finetune(job: _Job, seed: int, regime: str, task: str) -> epochs.Run:
-  config, setting = job.config, job.setting_fn(seed)
-  max_epochs = config_lib.max_epochs(config, regime, task)
-  if regime == 'exact':
-    steps_fn = regimes.exact_steps(setting, task, config.learning_rate)
-  else:
-    steps_fn = regimes.empirical_steps(
-        setting, task, config.empirical, max_epochs=max_epochs, seed=seed
-    )
-  return epochs.run_to_convergence(
-      setting.base_params,
-      steps_fn,
-      regimes.validation_loss_fn(setting, task),
-      functools.partial(regimes.base_gradient, setting, task),
-      epochs.Plan(
-          seed=seed,
-          regime=regime,
-          task=task,
-          max_epochs=max_epochs,
-          patience=config.patience,
-          merge_epochs=config.merge_epochs,
-          checkpoint_seconds=config.checkpoint_seconds,
-      ),
+  config = job.config
+  return training.run(
+      config,
+      job.setting_fn(seed),
       job.folder,
-      workdir_lib.Metrics(job.folder),
+      task,
+      seed=seed,
+      regime=regime,
+      max_epochs=config_lib.max_epochs(config, regime, task),
+      patience=config.patience,
+      merge_epochs=config.merge_epochs,
   )
 
 
