@@ -39,6 +39,18 @@ MARKERS = {
     'merged validation': 'D',
 }
 
+# What figures of a study tell apart.
+SERIES = (
+    '#0072b2',
+    '#d55e00',
+    '#009e73',
+    '#cc79a7',
+    '#e69f00',
+    '#56b4e9',
+    '#222222',
+    '#767676',
+)
+
 WIDTH = 9.0  # inches; the page shows it at most 960 pixels wide
 DPI = 160
 

@@ -1,0 +1,1 @@
+"""Studies of neighbouring papers: config, parts and verdicts, one file each."""

@@ -1,0 +1,1 @@
+"""What neighbouring papers say of task vectors: formulas, one file a study."""
