@@ -119,7 +119,12 @@ class ViT(nn.Module):
     hidden = _layer_norm('ln_pre')(hidden)
     for index in range(self.depth):
       hidden = Block(
-          self.num_heads, self.mlp_width, self.activation, name=f'block_{index}'
+          self.num_heads,
+          self.mlp_width,
+          self.activation,
+          # Nothing reads the other tokens that the last block would make.
+          first_only=index == self.depth - 1,
+          name=f'block_{index}',
       )(hidden)
     features = _layer_norm('ln_post')(hidden[:, 0])
     if self.projection is not None:
@@ -151,48 +156,77 @@ class PatchEmbedding(nn.Module):
 
 
 class Block(nn.Module):
-  """A pre-norm transformer block, `[N, L, d] -> [N, L, d]`."""
+  """A pre-norm transformer block, `[N, L, d] -> [N, L, d]`.
+
+  Attributes:
+    num_heads: heads of the attention.
+    mlp_width: hidden units of the MLP.
+    activation: of the MLP.
+    causal: whether a token sees only itself and those before.
+    first_only: whether only the first token is returned, `[N, 1, d]`; it still
+      sees all of them.
+  """
 
   num_heads: int
   mlp_width: int
   activation: str
-  causal: bool = False  # whether a token sees only itself and those before
+  causal: bool = False
+  first_only: bool = False
 
   @nn.compact
   def __call__(self, hidden: Array) -> Array:
     """Returns the tokens after attention and MLP, each with its residual."""
+    num, length, width = hidden.shape
+    num_queries = 1 if self.first_only else length
+    residual = hidden[:, :num_queries].reshape((-1, width))
+    # Tokens are rows of one matrix from here on. Of `[N, L, d]` XLA makes the
+    # same products, but its fusions on a CPU then compute the gradient of the
+    # residual stream anew from the last block on, for every product.
+    normed = _layer_norm('ln_1')(hidden.reshape((-1, width)))
     attention = Attention(self.num_heads, self.causal, name='attention')
-    hidden = hidden + attention(_layer_norm('ln_1')(hidden))
+    mixed = attention(normed.reshape((num, length, width)), num_queries)
+    residual = residual + mixed
     mlp = MLP(self.mlp_width, self.activation, name='mlp')
-    return hidden + mlp(_layer_norm('ln_2')(hidden))
+    residual = residual + mlp(_layer_norm('ln_2')(residual))
+    return residual.reshape((num, num_queries, width))
 
 
 class Attention(nn.Module):
-  """Multi-head self-attention, masked only if causal, `[N, L, d]` to same."""
+  """Multi-head self-attention, masked only if causal, `[N, L, d]` to rows."""
 
   num_heads: int
   causal: bool = False
 
   @nn.compact
-  def __call__(self, hidden: Array) -> Array:
-    """Returns softmax(q k' / sqrt(d / heads)) v, heads side by side, mixed."""
+  def __call__(self, hidden: Array, num_queries: int) -> Array:
+    """Returns softmax(q k' / sqrt(d / heads)) v, heads side by side, mixed.
+
+    Args:
+      hidden: `[N, L, d]`.
+      num_queries: how many tokens ask, the first ones of each example.
+
+    Returns:
+      `[N num_queries, d]`, the tokens of the first example first.
+    """
     num, length, width = hidden.shape
-    per_head = (num, length, self.num_heads, width // self.num_heads)
-    query = nn.Dense(width, name='query')(hidden).reshape(per_head)
-    key = Keys(width, name='key')(hidden).reshape(per_head)
-    value = nn.Dense(width, name='value')(hidden).reshape(per_head)
+    rows = hidden.reshape((-1, width))
+    asking = hidden[:, :num_queries].reshape((-1, width))
+    per_head = (num, -1, self.num_heads, width // self.num_heads)
+    query = nn.Dense(width, name='query')(asking).reshape(per_head)
+    key = Keys(width, name='key')(rows).reshape(per_head)
+    value = nn.Dense(width, name='value')(rows).reshape(per_head)
     query = query * (width // self.num_heads) ** -0.5
     logits = jnp.einsum('nqhd,nkhd->nhqk', query, key)
     if self.causal:
-      seen = jnp.tri(length, dtype=bool)[None, None]
+      seen = jnp.tri(num_queries, length, dtype=bool)[None, None]
       logits = jnp.where(seen, logits, -jnp.inf)
     weights = jax.nn.softmax(logits)
     mixed = jnp.einsum('nhqk,nkhd->nqhd', weights, value)
-    return nn.Dense(width, name='out')(mixed.reshape((num, length, width)))
+    return nn.Dense(width, name='out')(mixed.reshape((-1, width)))
 
 
 class Keys(nn.Module):
-  """The keys' product, `[N, L, d] -> [N, L, d]`, which keeps its bias out.
+  """The keys' product, `[M, d] -> [M, d]`, which keeps its bias out.
 
   A bias of the keys adds the same number, q b, to a whole row of attention's
   logits, and softmax does not see it. Published weights have one, so it is a
@@ -215,7 +249,7 @@ class Keys(nn.Module):
 
 
 class MLP(nn.Module):
-  """Two layers with an activation between them, `[N, L, d] -> [N, L, d]`."""
+  """Two layers with an activation between them, `[M, d] -> [M, d]`."""
 
   mlp_width: int
   activation: str

@@ -279,3 +279,25 @@ def test_the_bias_of_the_keys_has_no_effect_and_a_gradient_of_zero():
   attention = gradient['block_0']['attention']
   assert not np.any(attention['key']['bias'])
   assert np.all(attention['key']['kernel'])
+
+
+@pytest.mark.parametrize('causal', [False, True])
+def test_a_block_of_the_first_token_alone_gives_that_of_the_whole(causal, x64):
+  del x64
+  hidden = jax.random.normal(jax.random.key(1), (2, 5, 6), jnp.float64)
+  sizes = dict(num_heads=2, mlp_width=7, activation='gelu', causal=causal)
+  whole, first = vit.Block(**sizes), vit.Block(**sizes, first_only=True)
+  params = encoders.init(whole, jax.random.key(0), hidden)
+
+  def of_first(module, params, hidden):
+    return jnp.sum(jnp.sin(encoders.encode(module, params, hidden)[:, :1]))
+
+  for of in (0, 1):  # parameters, tokens
+    expected = jax.grad(of_first, of + 1)(whole, params, hidden)
+    found = jax.grad(of_first, of + 1)(first, params, hidden)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, atol=1e-13),
+        found,
+        expected,
+    )
+  assert encoders.encode(first, params, hidden).shape == (2, 1, 6)
