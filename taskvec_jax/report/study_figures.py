@@ -26,6 +26,7 @@ def curves(figure: study_results.Curves) -> mpl_figure.Figure:
       handles.setdefault(series.label, _line(axis, series))
     if figure.log_x:
       axis.set_xscale('log')
+      style.few_ticks(axis, [x for one in panel.series for x in one.x])
     if figure.log_y:
       axis.set_yscale('log')
     style.title(axis, panel.title)
