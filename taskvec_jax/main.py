@@ -4,6 +4,11 @@
   python -m taskvec_jax.main --config=configs/ffn.py --config.num_epochs=3 \
       --workdir=runs/mine
 
+The same command on every host makes them one run (`processes`): by itself on a
+TPU pod and in a Slurm step, elsewhere with --coordinator=HOST:PORT
+--num_processes=N --process_id=I. --num_processes=N alone starts N processes
+here.
+
 Errors are one sentence on standard error and exit status 2 (a wrong call) or 1
 (a run that failed); `--verbosity=1` adds the traceback.
 """
@@ -26,6 +31,9 @@ from absl import logging
 import jax
 from ml_collections import config_flags
 
+from taskvec_jax import processes
+from taskvec_jax.gradients import full_batch
+
 # By the class of the config. Each has run(config, folder, *, command), which
 # writes results.json and report.html, and summary(results), the text that a run
 # ends with. Imported when it is asked for: all of them take seconds.
@@ -34,6 +42,11 @@ _EXPERIMENTS = {
     'MergingConfig': 'merging',
     'ATMConfig': 'atm',
     'NegationConfig': 'negation',
+    'ForgettingStudyConfig': 'studies.forgetting',
+    'LinearTeachersStudyConfig': 'studies.linear_teachers',
+    'ProvableEditingStudyConfig': 'studies.provable_editing',
+    'ContinualMergingStudyConfig': 'studies.continual_merging',
+    'SparsePredictorsStudyConfig': 'studies.sparse_predictors',
 }
 
 _CONFIG = config_flags.DEFINE_config_file(
@@ -45,7 +58,20 @@ _WORKDIR = flags.DEFINE_string(
     'workdir',
     '',
     'Folder of the run; one that exists is gone on with. Default: a new folder'
-    ' under runs/ named after config and time.',
+    ' under runs/ named after config and time. Of several processes the first'
+    ' alone uses it.',
+)
+_COORDINATOR = flags.DEFINE_string(
+    'coordinator', '', 'HOST:PORT of process 0, in a run of several processes.'
+)
+_NUM_PROCESSES = flags.DEFINE_integer(
+    'num_processes',
+    None,
+    'Number of processes of the run; without the two flags beside it all are'
+    ' started here.',
+)
+_PROCESS_ID = flags.DEFINE_integer(
+    'process_id', None, 'Which of the processes this is, from 0.'
 )
 
 
@@ -66,6 +92,7 @@ def parse(argv: Sequence[str]) -> Sequence[str]:
           f'the config is a {type(config).__name__}, but must be one of'
           f' {", ".join(_EXPERIMENTS)}'
       )
+    _cluster()
     return rest
   # Whatever the user's config file raises while it runs ends here too.
   except Exception as error:  # pylint: disable=broad-exception-caught
@@ -75,28 +102,47 @@ def parse(argv: Sequence[str]) -> Sequence[str]:
 def main(argv: Sequence[str]) -> None:
   """Runs the experiment and prints what was claimed and what was measured."""
   del argv  # parse has refused anything that is no flag
+  if processes.is_child():
+    processes.join()
+  elif asked := _cluster():
+    command = [sys.executable, *sys.orig_argv[1:]]
+    sys.exit(processes.supervise(asked, command))
   config = _CONFIG.value
   command = shlex.join(['python', '-m', 'taskvec_jax.main', *sys.argv[1:]])
   _use_compilation_cache()
   _return_freed_memory()
-  workdir = _WORKDIR.value or _new_workdir(config.name)
-  print(
-      f'Working in {workdir}. If this run is stopped, the same command with'
-      f' --workdir={workdir} goes on from there.',
-      flush=True,
+  # Hosts have clocks of their own.
+  workdir = full_batch.text_from_first(
+      lambda: _WORKDIR.value or _new_workdir(config.name)
   )
+  processes.tell(workdir=workdir)
+  is_first = full_batch.process()[0] == 0
+  if is_first:
+    print(
+        f'Working in {workdir}. If this run is stopped, the same command with'
+        f' --workdir={workdir} goes on from there.',
+        flush=True,
+    )
   try:
     experiment = importlib.import_module(
         f'taskvec_jax.experiments.{_EXPERIMENTS[type(config).__name__]}'
     )
     results = experiment.run(config, workdir, command=command)
-  except ValueError as error:
-    _fail(2, str(error), error)
-  except (ArithmeticError, OSError) as error:
-    _fail(1, str(error), error)
+  except (ValueError, ArithmeticError, OSError) as error:
+    if processes.is_of_a_peer(error):
+      raise
+    _fail(2 if isinstance(error, ValueError) else 1, str(error), error)
   else:
-    print(experiment.summary(results))
-    print(f'\nThe page with the results: {pathlib.Path(workdir)}/report.html')
+    if is_first:
+      page = pathlib.Path(workdir) / 'report.html'
+      print(experiment.summary(results))
+      print(f'\nThe page with the results: {page}')
+
+
+def _cluster() -> processes.Cluster | None:
+  return processes.cluster(
+      _COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value
+  )
 
 
 def _new_workdir(name: str) -> str:
@@ -151,8 +197,12 @@ def _sentence(error: Exception) -> str:
 
 def _fail(status: int, sentence: str, error: BaseException) -> NoReturn:
   logging.debug('Traceback of the error below', exc_info=error)
-  print(f'taskvec_jax: {sentence}', file=sys.stderr)
-  sys.exit(status)
+  who = ''
+  if processes.is_child():
+    index, count = full_batch.process()
+    who = f'process {index} of {count}: '
+  print(f'taskvec_jax: {who}{sentence}', file=sys.stderr)
+  processes.leave(status)
 
 
 if __name__ == '__main__':

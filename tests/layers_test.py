@@ -1,6 +1,6 @@
 """The arrows between the packages, read from the import statements.
 
-  main, merge > experiments > report, studies
+  main, merge > processes > experiments > report, studies
     > finetuning, second_order, merging > gradients
     > models > tasks, task_vectors, checkpoints > typing
 
@@ -23,6 +23,7 @@ _LAYERS = (  # lowest first
     {'finetuning', 'second_order', 'merging'},
     {'report', 'studies'},
     {'experiments'},
+    {'processes'},
     {'main', 'merge'},
 )
 _RANK = {name: rank for rank, names in enumerate(_LAYERS) for name in names}

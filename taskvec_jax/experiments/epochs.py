@@ -12,18 +12,23 @@ numbers: all that later epochs need is in the checkpoint.
 """
 
 from collections.abc import Callable
+import functools
+import json
+import math
 import pathlib
 import time
 from typing import Any
 from typing import NamedTuple
 
 import jax
+import numpy as np
 import tqdm
 
 from taskvec_jax import checkpoints
 from taskvec_jax import tree
 from taskvec_jax.experiments import regimes
 from taskvec_jax.experiments import workdir as workdir_lib
+from taskvec_jax.gradients import full_batch
 from taskvec_jax.report import results as results_lib
 from taskvec_jax.typing import Params
 
@@ -75,12 +80,13 @@ def run_to_convergence(
   folder = (
       workdir / 'checkpoints' / f'seed{plan.seed}' / plan.regime / plan.task
   )
-  stored = checkpoints.restore_latest(folder)
-  if stored is None:
+  stored = full_batch.from_first(functools.partial(_restored, folder))
+  if stored:
+    saved = stored['tree']
+    record = json.loads(stored['record'].tobytes())
+  else:
     saved = {'snapshots': {}, 'best': base_params}
     record = _new_record()
-  else:
-    saved, record = stored.tree, stored.record
   if not record['done']:
     metrics.rewind(which, record['epoch'])
     _run_epochs(
@@ -94,6 +100,15 @@ def run_to_convergence(
         metrics,
     )
   return _finish(saved, record, base_params, base_gradient_fn(), plan)
+
+
+def _restored(folder: pathlib.Path) -> dict[str, Any]:
+  """Returns tree and record (as bytes) of the last checkpoint, {} if none."""
+  stored = checkpoints.restore_latest(folder)
+  if stored is None:
+    return {}
+  text = json.dumps(stored.record).encode()
+  return {'tree': stored.tree, 'record': np.frombuffer(text, np.uint8)}
 
 
 def _new_record() -> dict[str, Any]:
@@ -135,17 +150,17 @@ def _run_epochs(
   )
   steps = steps_fn(state, num_done)
   while not record['done']:
-    previous = params
+    previous, epoch = params, record['epoch'] + 1
     try:
       state, params, loss = next(steps)
+      first = params if epoch == 1 else saved['snapshots']['1']
+      norm, cosine = _update(params, previous, first, base_params)
+      _check_norm(float(norm), epoch)
     except FloatingPointError as error:
       raise FloatingPointError(
           f'Task {plan.task}, seed {plan.seed}, {plan.regime} regime: {error}.'
           f' What was computed before is kept in {folder.parents[3]}.'
       ) from error
-    epoch = record['epoch'] + 1
-    first = params if epoch == 1 else saved['snapshots']['1']
-    norm, cosine = _update(params, previous, first, base_params)
     value = validation_loss(params)
     record['epoch'] = epoch
     record['losses'].append(loss)
@@ -213,6 +228,15 @@ def _finish(saved, record, base_params, base_gradient, plan: Plan) -> Run:
       snapshots,
       saved['best'],
   )
+
+
+def _check_norm(norm: float, epoch: int) -> None:
+  # A loss stays finite where activations saturate.
+  if not math.isfinite(norm):
+    raise FloatingPointError(
+        f'the norm of the update became {norm} in epoch {epoch}; use a smaller'
+        ' learning_rate'
+    )
 
 
 @jax.jit

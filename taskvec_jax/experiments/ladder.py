@@ -4,6 +4,9 @@ All rungs of theory section 4 on one run: the multitask path of k epochs on a
 stated number of examples a task. The a priori rungs and the per-example ones
 need a feed-forward network; the rungs by Lanczos need nothing but
 Hessian-vector products. A rung below the next stops the run.
+
+In a run of several processes each computes the per-example rungs from all
+processes' examples, which it is sent.
 """
 
 from collections.abc import Mapping
@@ -94,7 +97,9 @@ def ladders(
   )
   feed_forward = isinstance(setting.module, ffn.FFN)
   if feed_forward:
-    measured.update(_local_norms(setting, inner))
+    whole = setting_lib.whole_train(setting)
+    plain = setting_lib.value_and_grad_fns(setting)
+    measured.update(_local_norms(whole, inner))
     path_norms = [
         _point_norms(setting, params)
         for params in (setting.base_params, *(s.params for s in inner))
@@ -105,9 +110,9 @@ def ladders(
     values['R4'] = ends[k].correction_norm
     certificates = []
     if feed_forward:
-      values.update(_a_priori_rungs(setting, path_norms[:k]))
+      values.update(_a_priori_rungs(whole, path_norms[:k]))
       certificates = _certificates(
-          setting, ends[k].params, path_norms[:k], learning_rate
+          whole, plain, ends[k].params, path_norms[:k], learning_rate
       )
     rungs = ladder_lib.ladder(values)
     ladder_lib.check_ladder(rungs)
@@ -251,12 +256,14 @@ def _a_priori_rungs(setting: setting_lib.Setting, path_norms):
   }
 
 
-def _certificates(setting, multitask_params, path_norms, learning_rate):
+def _certificates(
+    setting, value_and_grad_fns, multitask_params, path_norms, learning_rate
+):
   """Returns (4.2) and (4.6) at the end of a path; both above the gap."""
   base_params, scaling = setting.base_params, setting.scaling
   numbers = {'learning_rate': learning_rate, 'num_epochs': len(path_norms)}
   norms, task_vectors = {}, {}
-  for task, fn in setting_lib.value_and_grad_fns(setting).items():
+  for task, fn in value_and_grad_fns.items():
     track = [
         params
         for params, _ in gradient_descent.trajectory(base_params, fn, **numbers)

@@ -61,20 +61,18 @@ def minibatch_steps(
       name: minibatch.batch_order(
           seed,
           1,
-          num_examples=len(data.train.labels),
-          batch_size=min(batch_size, len(data.train.labels) // num_steps),
+          num_examples=data.train.num_examples,
+          batch_size=min(batch_size, data.train.num_examples // num_steps),
       )
       for name, data in setting.data.items()
   }
   for step in range(num_steps):
-    data = {}
-    for name, task in setting.data.items():
-      chosen = orders[name][step]
-      data[name] = task._replace(
-          train=setting_lib.Arrays(
-              task.train.inputs[chosen], task.train.labels[chosen], len(chosen)
-          )
-      )
+    data = {
+        name: task._replace(
+            train=setting_lib.chosen(task.train, orders[name][step])
+        )
+        for name, task in setting.data.items()
+    }
     one = setting._replace(data=data)
     plain.append(setting_lib.value_and_grad_fns(one))
     curved.append(setting_lib.grad_and_hvp_fns(one))

@@ -4,6 +4,10 @@ The exact regime is full-batch gradient descent, one step an epoch: the setting
 of the theory. The empirical regime is mini-batches with an Optax rule, as
 people finetune. Each gives, from a state, the epochs after it, for one task or
 for all tasks together ('multitask').
+
+Several processes share the work of an exact epoch. An empirical one runs on one
+device of each, all on the same batches, whose images they send one another:
+the steps are those of one process, and no faster.
 """
 
 from collections.abc import Callable
@@ -79,7 +83,7 @@ def empirical_steps(
   names = list(setting.scaling) if multitask_run else [task]
   weights = [setting.scaling[n] if multitask_run else 1.0 for n in names]
   examples = [setting.data[name].train for name in names]
-  num_examples = max(len(arrays.labels) for arrays in examples)
+  num_examples = max(arrays.num_examples for arrays in examples)
   batch_size = min(empirical.batch_size, num_examples)
   # Sequences, not mappings: names would be a part of the compiled program.
   loss_fn = jax.tree_util.Partial(
@@ -97,33 +101,41 @@ def empirical_steps(
   def steps(state, num_done):
     base = setting.base_params
     structure = jax.tree.structure(optimizer.init(base))
-    start = None
+    done = None
     if state is not None:
       leaves = [jnp.asarray(leaf) for _, leaf in sorted(state['opt'].items())]
-      start = minibatch.MinibatchState(
+      done = minibatch.MinibatchState(
           num_done,
           jax.tree.map(jnp.asarray, state['params']),
           jax.tree.unflatten(structure, leaves),
       )
-    for done, info in minibatch.epochs(
-        base,
-        loss_fn,
-        optimizer,
-        num_examples=num_examples,
-        batch_size=batch_size,
-        num_epochs=max_epochs,
-        seed=seed,
-        batches_fn=functools.partial(
-            _gathered, examples, setting.resident_bytes
-        ),
-        state=start,
-    ):
+    while done is None or done.epoch < max_epochs:
+      done, info = next(
+          minibatch.epochs(
+              base,
+              loss_fn,
+              optimizer,
+              num_examples=num_examples,
+              batch_size=batch_size,
+              num_epochs=max_epochs,
+              seed=seed,
+              batches_fn=functools.partial(
+                  _gathered, examples, setting.resident_bytes
+              ),
+              state=done,
+          )
+      )
+      # Processes might round differently, and would drift apart.
+      params, opt_state, epoch_losses = full_batch.agreed(
+          (done.params, done.opt_state, info.losses)
+      )
+      done = done._replace(params=params, opt_state=opt_state)
       opt = {
           f'{i:04d}': leaf
           for i, leaf in enumerate(jax.tree.leaves(done.opt_state))
       }
       state = {'params': done.params, 'opt': opt}
-      yield Step(state, done.params, float(info.losses.mean()))
+      yield Step(state, done.params, float(epoch_losses.mean()))
 
   return steps
 
@@ -134,15 +146,15 @@ def _gathered(examples, max_bytes: int, order: np.ndarray):
   A task with fewer examples than the largest starts again from its first.
   """
   step_bytes = order.shape[1] * sum(
-      arrays.inputs[0].nbytes for arrays in examples
+      arrays.inputs.itemsize * int(np.prod(arrays.inputs.shape[1:]))
+      for arrays in examples
   )
   num = max(max_bytes // step_bytes, 1)
   for first in range(0, len(order), num):
     part = order[first : first + num]
     yield [
         batching.Batch(
-            arrays.inputs[part % len(arrays.labels)],
-            arrays.labels[part % len(arrays.labels)],
+            *setting_lib.gathered(arrays, part % arrays.num_examples),
             np.ones(part.shape, bool),
         )
         for arrays in examples

@@ -43,6 +43,7 @@ class Arrays(NamedTuple):
   inputs: np.ndarray  # uint8 [n, H, W, C] of num_examples in all
   labels: np.ndarray  # int32 [n]
   num_examples: int  # over all processes
+  holders: np.ndarray | None = None  # [num_examples], as in task.Examples
 
 
 class Data(NamedTuple):
@@ -71,7 +72,10 @@ def load_tasks(config: config_lib.Config) -> dict[str, task_lib.Task]:
   tasks = {}
   for spec in config.tasks:
     task = load.load_task(
-        spec, data_dir=config.data_dir or None, image_size=config.image_size
+        spec,
+        data_dir=config.data_dir or None,
+        image_size=config.image_size,
+        share=_share(),
     )
     if task.name in tasks:
       raise ValueError(
@@ -104,24 +108,28 @@ def build(
   """
   module = config_lib.module(config)
   if weights is None:
-    base_params = pretraining.pretrain(
-        module,
-        seed=seed,
-        image_size=config.image_size,
-        num_channels=config.num_channels,
-        num_images=config.pretraining.num_images,
-        num_epochs=config.pretraining.num_epochs,
-        batch_size=config.pretraining.batch_size,
-        learning_rate=config.pretraining.learning_rate,
+    base_params = full_batch.from_first(
+        lambda: pretraining.pretrain(
+            module,
+            seed=seed,
+            image_size=config.image_size,
+            num_channels=config.num_channels,
+            num_images=config.pretraining.num_images,
+            num_epochs=config.pretraining.num_epochs,
+            batch_size=config.pretraining.batch_size,
+            learning_rate=config.pretraining.learning_rate,
+        )
     )
     fitted = _fit_heads(config, tasks, module, base_params, seed=seed)
   else:
     base_params = weights.vision
-    fitted = published_weights.heads(
-        config.published,
-        weights,
-        tasks,
-        activation=config.model.activation,
+    fitted = _heads_from_first(
+        lambda: published_weights.heads(
+            config.published,
+            weights,
+            tasks,
+            activation=config.model.activation,
+        )
     )
   return Setting(
       module=module,
@@ -175,7 +183,55 @@ def batches(setting: Setting, arrays: Arrays) -> full_batch.Batches:
 
   More than `resident_bytes` of images come as a function that yields them.
   """
-  return _cut(setting, arrays, arrays.num_examples)
+  return _cut(setting, arrays, _largest_share(arrays))
+
+
+def chosen(arrays: Arrays, index: np.ndarray) -> Arrays:
+  """Returns the examples at positions `index` of the whole split."""
+  rows, holders = task_lib.chosen_rows(arrays.holders, index)
+  return Arrays(arrays.inputs[rows], arrays.labels[rows], len(index), holders)
+
+
+def gathered(
+    arrays: Arrays, index: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+  """Returns inputs and labels at positions of a whole split, on all processes.
+
+  All processes call it.
+
+  Args:
+    arrays: the split.
+    index: positions in it, of any shape; the results' leading axes.
+  """
+  if arrays.holders is None:
+    return arrays.inputs[index], arrays.labels[index]
+  mine = arrays.holders[index] == 0
+  rows = (np.cumsum(arrays.holders == 0) - 1)[index[mine]]
+  found = []
+  for array in (arrays.inputs, arrays.labels):
+    part = np.zeros((*index.shape, *array.shape[1:]), array.dtype)
+    part[mine] = array[rows]
+    found.append(full_batch.joined(part))
+  return found[0], found[1]
+
+
+def whole_train(setting: Setting) -> Setting:
+  """Returns the setting with every training example, on all processes.
+
+  For what looks at examples one by one; exact sums would count each example
+  once a process. All processes call it.
+  """
+
+  def whole(train: Arrays) -> Arrays:
+    everything = np.arange(train.num_examples)
+    return Arrays(*gathered(train, everything), train.num_examples)
+
+  return setting._replace(
+      data={
+          name: data._replace(train=whole(data.train))
+          for name, data in setting.data.items()
+      }
+  )
 
 
 def evaluation_batches(setting: Setting, split: str) -> dict[str, Any]:
@@ -185,7 +241,7 @@ def evaluation_batches(setting: Setting, split: str) -> dict[str, Any]:
   a forward pass over padding costs less than a compilation.
   """
   arrays = {name: getattr(data, split) for name, data in setting.data.items()}
-  capacity = max(split.num_examples for split in arrays.values())
+  capacity = max(_largest_share(split) for split in arrays.values())
   return {
       name: full_batch.place(_cut(setting, split, capacity))
       for name, split in arrays.items()
@@ -193,8 +249,6 @@ def evaluation_batches(setting: Setting, split: str) -> dict[str, Any]:
 
 
 def _cut(setting: Setting, arrays: Arrays, capacity: int) -> full_batch.Batches:
-  _, num_processes = full_batch.process()
-  capacity = -(-capacity // num_processes)
   numbers = dict(
       batch_size=setting.batch_size,
       num_shards=full_batch.num_devices(),
@@ -210,6 +264,13 @@ def _cut(setting: Setting, arrays: Arrays, capacity: int) -> full_batch.Batches:
       **numbers,
       max_bytes=max(setting.resident_bytes // 4, 1),
   )
+
+
+def _largest_share(arrays: Arrays) -> int:
+  """Returns the number of examples of the process that holds most."""
+  if arrays.holders is None:
+    return arrays.num_examples
+  return int(np.bincount(arrays.holders).max())
 
 
 def padded_head(setting: Setting, task: str) -> heads.Head:
@@ -263,26 +324,41 @@ _encode = jax.jit(encoders.encode, static_argnums=0)
 def _fit_heads(config, tasks, module, base_params, *, seed):
   """Returns one linear probe a task, on a few examples a class."""
   few = {
-      name: task_lib.subsample(
-          task.train,
-          config.heads.examples_per_class * task.num_classes,
-          seed=seed,
+      name: task_lib.whole(
+          task_lib.subsample(
+              task.train,
+              config.heads.examples_per_class * task.num_classes,
+              seed=seed,
+          ),
+          _share(),
       )
       for name, task in tasks.items()
   }
-  # One pass for all tasks: one compiled program.
-  inputs = np.concatenate([_inputs(config, part) for part in few.values()])
-  features = np.asarray(_encode(module, base_params, inputs))
-  ends = np.cumsum([len(part.labels) for part in few.values()])
-  return {
-      name: heads.linear_probe(
-          part,
-          few[name].labels,
-          num_classes=tasks[name].num_classes,
-          regularization=config.heads.regularization,
-      )
-      for name, part in zip(few, np.split(features, ends[:-1]), strict=True)
-  }
+
+  def fit():
+    # One pass for all tasks: one compiled program.
+    inputs = np.concatenate([_inputs(config, part) for part in few.values()])
+    features = np.asarray(_encode(module, base_params, inputs))
+    ends = np.cumsum([len(part.labels) for part in few.values()])
+    return {
+        name: heads.linear_probe(
+            part,
+            few[name].labels,
+            num_classes=tasks[name].num_classes,
+            regularization=config.heads.regularization,
+        )
+        for name, part in zip(few, np.split(features, ends[:-1]), strict=True)
+    }
+
+  return _heads_from_first(fit)
+
+
+def _heads_from_first(make) -> dict[str, heads.Head]:
+  """Returns the heads that the first process makes, on all."""
+  found = full_batch.from_first(
+      lambda: {name: head._asdict() for name, head in make().items()}
+  )
+  return {name: heads.Head(**head) for name, head in found.items()}
 
 
 def _at_most(
@@ -306,11 +382,17 @@ def _arrays(
     config: config_lib.Config, examples: task_lib.Examples | None
 ) -> Arrays:
   assert examples is not None
-  index, count = full_batch.process()
-  mine = task_lib.process_slice(
-      examples, process_index=index, process_count=count
+  labels, holders = examples.labels, examples.holders
+  return Arrays(
+      _inputs(config, examples),
+      labels if holders is None else labels[holders == 0],
+      len(labels),
+      holders,
   )
-  return Arrays(_inputs(config, mine), mine.labels, len(examples.labels))
+
+
+def _share() -> task_lib.Share:
+  return task_lib.Share(*full_batch.process(), full_batch.joined)
 
 
 def _inputs(

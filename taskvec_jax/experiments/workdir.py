@@ -1,12 +1,15 @@
 """The folder of a run: made, recognised, gone on with.
 
 Parts of a run that are finished lie in `parts/`, one JSON file each; a run
-that was killed reads them and goes on. Only process 0 of a run writes.
+that was killed reads them and goes on. Of several processes only the first
+reads and writes the folder and tells the others what is in it: hosts need not
+share a file system.
 """
 
 from collections.abc import Callable
 import contextlib
 import dataclasses
+import functools
 import importlib.metadata
 import json
 import os
@@ -41,20 +44,33 @@ def open_workdir(folder: str | os.PathLike[str], config: Any) -> pathlib.Path:
   """Returns the folder of this run, new or of the same config, a dataclass.
 
   Raises:
-    ValueError: it cannot be written, or holds the run of another config; the
-      sentence names the first field that differs.
+    ValueError: it cannot be written, holds the run of another config, or this
+      process has another config than the first; the sentence names the first
+      field that differs.
   """
   folder = pathlib.Path(folder)
   mine = json.loads(json.dumps(dataclasses.asdict(config)))
+  theirs = full_batch.text_from_first(lambda: _opened(folder, mine))
+  difference = _first_difference(json.loads(theirs), mine, 'config')
+  if difference:
+    name, first, own = difference
+    raise ValueError(
+        f'The first process of this run has {name} = {first!r}, but this one'
+        f' has {own!r}; start the same command on every host.'
+    )
+  return folder
+
+
+def _opened(folder: pathlib.Path, mine: dict[str, Any]) -> str:
+  """Makes or recognises the folder; returns the config as JSON."""
   try:
     (folder / 'parts').mkdir(parents=True, exist_ok=True)
     there = folder / 'config.json'
     if there.exists():
       _check_same(json.loads(there.read_text()), mine, folder)
-    elif is_writer():
+    else:
       results_lib.write_json(there, mine)
-    if is_writer():
-      results_lib.write_json(folder / 'environment.json', environment())
+    results_lib.write_json(folder / 'environment.json', environment())
   except OSError as error:
     raise ValueError(
         f'The work folder {folder} cannot be written ({error.strerror}); name'
@@ -65,7 +81,7 @@ def open_workdir(folder: str | os.PathLike[str], config: Any) -> pathlib.Path:
         f'{folder}/config.json is not JSON ({error}), so this is no work folder'
         ' of a run; name another one with --workdir.'
     ) from error
-  return folder
+  return json.dumps(mine)
 
 
 def environment() -> dict[str, Any]:
@@ -100,9 +116,10 @@ def once(
     seconds: time by group of parts, which this part's is added to.
   """
   path = folder / 'parts' / f'{part}.json'
-  if path.exists():
-    stored = json.loads(path.read_text())
-  else:
+  text = full_batch.text_from_first(
+      lambda: path.read_text() if path.exists() else ''
+  )
+  if not text:
     start = time.monotonic()
     value = compute()
     stored = {
@@ -112,8 +129,10 @@ def once(
     if is_writer():
       results_lib.write_json(path, stored)
     # The value goes through JSON either way, so that a run that was killed
-    # and one that was not end with the same numbers.
-    stored = json.loads(json.dumps(stored))
+    # and one that was not end with the same numbers; the first process's, so
+    # that all have the same.
+    text = full_batch.text_from_first(functools.partial(json.dumps, stored))
+  stored = json.loads(text)
   group = part.partition('-')[0]
   seconds[group] = seconds.get(group, 0.0) + stored['seconds']
   return results_lib.from_json(kind, stored['value'])

@@ -28,6 +28,7 @@ Rump, Ogita and Oishi, "Accurate floating-point summation", SISC 2008.
 
 from collections.abc import Callable
 import functools
+import json
 import math
 from typing import Any
 
@@ -42,6 +43,11 @@ from taskvec_jax.typing import Params
 from taskvec_jax.typing import ValueAndGradFn
 
 _AXIS = 'devices'
+# What one process may raise for all.
+_ERRORS = {
+    kind.__name__: kind
+    for kind in (ValueError, ArithmeticError, FloatingPointError, OSError)
+}
 
 # A tree with leaves [num_devices, num_batches, ...], or a function that yields
 # such trees one after the other.
@@ -56,6 +62,88 @@ def num_devices() -> int:
 def process() -> tuple[int, int]:
   """Returns `(index, count)` of this process among those of the run."""
   return jax.process_index(), jax.process_count()
+
+
+def joined(array: np.ndarray) -> np.ndarray:
+  """Returns an array put together from what each process has of it.
+
+  Every process of the run must call it, with the same shape and dtype.
+
+  Args:
+    array: of any dtype; zeros wherever another process has the element. At most
+      one process may have it.
+  """
+  if jax.process_count() == 1 or not array.size:
+    return array
+  num_words = -(-array.nbytes // 4)
+  if num_words < 2**16:  # few lengths, since each compiles a program
+    num_words = 1 << (num_words - 1).bit_length()
+  words = np.zeros((1, num_words), np.int32)
+  words.view(np.uint8)[0, : array.nbytes] = (
+      np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+  )
+  # Nothing carries: of two summands of a byte one is zero.
+  total = np.asarray(_sum_of_processes()(words))
+  flat = total.view(np.uint8)[: array.nbytes].view(array.dtype)
+  return flat.reshape(array.shape)
+
+
+def agreed(tree: Any) -> Any:
+  """Returns the first process's leaves; the shapes are the same on all.
+
+  For what every process computes alike, but might round differently.
+  """
+  if jax.process_count() == 1:
+    return tree
+  is_first = jax.process_index() == 0
+  return jax.tree.map(
+      lambda x: joined(np.asarray(x) if is_first else np.zeros_like(x)), tree
+  )
+
+
+def from_first(make: Callable[[], Any]) -> Any:
+  """Returns what `make` returns on the first process, which alone calls it.
+
+  Args:
+    make: without arguments; returns arrays in dictionaries with string keys.
+      The sentence of an error that it raises is raised on all processes.
+  """
+  if jax.process_count() == 1:
+    return make()
+  if jax.process_index() == 0:
+    try:
+      tree = jax.tree.map(np.asarray, make())
+    except tuple(_ERRORS.values()) as error:
+      _text_of_first(json.dumps({'error': [type(error).__name__, str(error)]}))
+      raise
+    shapes = jax.tree.map(lambda x: json.dumps([x.dtype.name, x.shape]), tree)
+    _text_of_first(json.dumps({'shapes': shapes}))
+    return agreed(tree)
+  said = json.loads(_text_of_first(''))
+  if 'error' in said:
+    kind, sentence = said['error']
+    raise _ERRORS.get(kind, ValueError)(sentence)
+  return agreed(jax.tree.map(_zeros_of, said['shapes']))
+
+
+def text_from_first(make: Callable[[], str]) -> str:
+  """Returns the text that `make` returns on the first process, on all."""
+  found = from_first(lambda: {'text': np.frombuffer(make().encode(), np.uint8)})
+  return found['text'].tobytes().decode()
+
+
+def _text_of_first(text: str) -> str:
+  """Returns the first process's text; others give an empty one."""
+  data = np.frombuffer(text.encode(), np.uint8)
+  (size,) = joined(np.array([data.size]))
+  padded = np.zeros(int(size), np.uint8)
+  padded[: data.size] = data
+  return joined(padded).tobytes().decode()
+
+
+def _zeros_of(kind: str) -> np.ndarray:
+  dtype, shape = json.loads(kind)
+  return np.zeros(shape, jnp.dtype(dtype))
 
 
 def device_names() -> list[str]:
@@ -331,6 +419,20 @@ def _finish(num_shards: int):
 @functools.cache
 def _place(num_shards: int):
   return jax.pmap(lambda x: x, axis_name=_AXIS, devices=_devices(num_shards))
+
+
+@functools.cache
+def _sum_of_processes():
+  # One device of each process.
+  firsts = {}
+  for device in jax.devices():
+    firsts.setdefault(device.process_index, device)
+  return jax.pmap(
+      lambda x: lax.psum(x, _AXIS),
+      axis_name=_AXIS,
+      out_axes=None,
+      devices=list(firsts.values()),
+  )
 
 
 def _devices(num_shards: int):

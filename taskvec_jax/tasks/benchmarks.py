@@ -93,7 +93,11 @@ def task_prompts(task: task_lib.Task) -> Prompts:
 
 
 def load_benchmark(
-    name: str, *, data_dir: str | pathlib.Path | None, image_size: int
+    name: str,
+    *,
+    data_dir: str | pathlib.Path | None,
+    image_size: int,
+    share: task_lib.Share = task_lib.WHOLE,
 ) -> task_lib.Task:
   """Returns a benchmark, its labels in the order of its class names.
 
@@ -101,6 +105,7 @@ def load_benchmark(
     name: one of `NAMES`.
     data_dir: where sets lie; None for TFDS's default.
     image_size: side in pixels that images of other sizes are brought to.
+    share: what this process reads and holds of the images.
 
   Raises:
     ValueError: if the set is not there (says how to prepare it), cannot be
@@ -109,13 +114,16 @@ def load_benchmark(
   entry = _entry(name)
   folder = datasets.data_folder(data_dir) / name
   if (folder / 'train').is_dir():
-    task = image_folder.load_image_folder(folder, image_size=image_size)
+    task = image_folder.load_image_folder(
+        folder, image_size=image_size, share=share
+    )
   elif 'tfds' in entry and datasets.is_prepared(entry['tfds'], data_dir):
     task = datasets.load_tfds(
         entry['tfds'],
         data_dir=data_dir,
         image_size=image_size,
         test_fraction=entry.get('test_fraction', 0.2),
+        share=share,
     )
     if task.validation is not None:  # dtd: the literature trains on both
       train = _joined(task.train, task.validation)
@@ -209,7 +217,11 @@ def _relabelled(
 def _joined(
     first: task_lib.Examples, second: task_lib.Examples
 ) -> task_lib.Examples:
+  holders = None
+  if first.holders is not None and second.holders is not None:
+    holders = np.concatenate([first.holders, second.holders])
   return task_lib.Examples(
       np.concatenate([first.images, second.images]),
       np.concatenate([first.labels, second.labels]),
+      holders,
   )

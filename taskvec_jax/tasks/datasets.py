@@ -14,7 +14,8 @@ and where there is only 'train', as in eurosat or resisc45, a part of it, by
 default a fifth, stratified and always the same, is the test set. It is drawn
 after the order of TFDS's files, so that it is the same for the same version.
 
-Cost: every image is decoded once.
+Cost: every image is decoded once, in a run of several processes by the one that
+holds it.
 
 Source: TensorFlow Datasets, https://www.tensorflow.org/datasets.
 """
@@ -36,6 +37,7 @@ def load_tfds(
     data_dir: str | pathlib.Path | None,
     image_size: int,
     test_fraction: float = 0.2,
+    share: task_lib.Share = task_lib.WHOLE,
 ) -> task_lib.Task:
   """Returns the task of a prepared TFDS set with features image and label.
 
@@ -46,6 +48,7 @@ def load_tfds(
     image_size: side in pixels that larger or unequal images are brought to.
     test_fraction: of the training images that become the test set where the
       set has only 'train'.
+    share: what this process reads and holds of the images.
 
   Raises:
     ValueError: if the set is not prepared there (says how to prepare it), is
@@ -83,6 +86,7 @@ def load_tfds(
         shape=features['image'].shape,
         image_size=image_size,
         description=f'{name}/{split}',
+        share=share,
     )
 
   if 'train' not in info.splits:
@@ -185,6 +189,7 @@ def _read_split(
     shape: tuple[int | None, ...],
     image_size: int,
     description: str,
+    share: task_lib.Share,
 ) -> task_lib.Examples:
   """Returns the examples of a TFDS data source that yields encoded images."""
   height, width, channels = shape
@@ -193,15 +198,14 @@ def _read_split(
   if height is not None and width is not None:
     if max(height, width) <= image_size:
       size, scaled_to = (height, width), None  # kept as it is
-  images = np.empty((len(source), *size, num_channels), np.uint8)
-  labels = np.empty(len(source), np.int32)
-  progress = tqdm.tqdm(
-      range(len(source)), desc=description, unit='image', disable=None
-  )
-  for i in progress:
+  mine = range(share.index, len(source), share.count)
+  images = np.empty((len(mine), *size, num_channels), np.uint8)
+  labels = np.zeros(len(source), np.int32)
+  progress = tqdm.tqdm(mine, desc=description, unit='image', disable=None)
+  for row, i in enumerate(progress):
     example = source[i]
     try:
-      images[i] = image_folder.decode_image(
+      images[row] = image_folder.decode_image(
           example['image'],
           image_size=scaled_to,
           num_channels=num_channels,
@@ -211,4 +215,5 @@ def _read_split(
           f'image {i} of TFDS split {description} cannot be read: {error}'
       ) from error
     labels[i] = example['label']
-  return task_lib.Examples(images, labels)
+  holders = task_lib.holders_of(len(source), share)
+  return task_lib.Examples(images, share.joined(labels), holders)

@@ -6,7 +6,8 @@ and brought to one size as `preprocessing` does (shorter side, then the centre),
 so that folders of photographs of any size become one uint8 array. Hidden files
 and folders (a name that begins with a dot) are left out.
 
-Cost: every image is decoded once; the arrays hold 3 image_size^2 bytes each.
+Cost: every image is decoded once, in a run of several processes by the one that
+holds it; the arrays hold 3 image_size^2 bytes each.
 """
 
 import io
@@ -24,13 +25,17 @@ SUFFIXES = ('.png', '.jpg', '.jpeg', '.ppm', '.bmp', '.webp')
 
 
 def load_image_folder(
-    root: str | pathlib.Path, *, image_size: int
+    root: str | pathlib.Path,
+    *,
+    image_size: int,
+    share: task_lib.Share = task_lib.WHOLE,
 ) -> task_lib.Task:
   """Returns the task in an image folder, images [N, size, size, 3].
 
   Args:
     root: with `train`, `test` and perhaps `val`, each with a folder a class.
     image_size: side of the images in pixels.
+    share: what this process decodes and holds of them.
 
   Raises:
     ValueError: if there are no classes, the splits have different ones, a
@@ -53,7 +58,7 @@ def load_image_folder(
   # All folders are listed before the first, slow, image is decoded.
   files = {name: _list_files(root / name, class_names) for name in names}
   splits = {
-      name: _read_split(files[name], image_size, f'{root.name}/{name}')
+      name: _read_split(files[name], image_size, f'{root.name}/{name}', share)
       for name in names
   }
   return task_lib.check_task(
@@ -138,10 +143,16 @@ def _list_files(
 
 
 def _read_split(
-    files: list[tuple[pathlib.Path, int]], image_size: int, description: str
+    files: list[tuple[pathlib.Path, int]],
+    image_size: int,
+    description: str,
+    share: task_lib.Share,
 ) -> task_lib.Examples:
-  images = np.empty((len(files), image_size, image_size, 3), np.uint8)
-  progress = tqdm.tqdm(files, desc=description, unit='image', disable=None)
+  labels = np.array([label for _, label in files], np.int32)
+  holders = task_lib.holders_of(len(files), share)
+  mine = files[share.index :: share.count]
+  images = np.empty((len(mine), image_size, image_size, 3), np.uint8)
+  progress = tqdm.tqdm(mine, desc=description, unit='image', disable=None)
   for i, (path, _) in enumerate(progress):
     try:
       images[i] = decode_image(
@@ -149,5 +160,4 @@ def _read_split(
       )
     except (OSError, ValueError) as error:
       raise ValueError(f'{path} cannot be read: {error}') from error
-  labels = np.array([label for _, label in files], np.int32)
-  return task_lib.Examples(images, labels)
+  return task_lib.Examples(images, labels, holders)

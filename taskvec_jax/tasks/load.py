@@ -10,6 +10,10 @@
 Whatever the source, identical images are dropped so that none stands in two
 splits, and validation is held out of train with a fixed seed: the splits of a
 task are the same in every run.
+
+In a run of several processes each ends with its share of the images. Folders
+and TFDS sets are decoded by shares; packaged sets and IDX files, which are
+small or not encoded, are read whole by every process and then cut.
 """
 
 import pathlib
@@ -27,6 +31,7 @@ def load_task(
     *,
     data_dir: str | pathlib.Path | None = None,
     image_size: int = 32,
+    share: task_lib.Share = task_lib.WHOLE,
 ) -> task_lib.Task:
   """Returns the task that `spec` names, with validation held out.
 
@@ -37,6 +42,7 @@ def load_task(
       default.
     image_size: side in pixels that folders and large TFDS images are brought
       to; the others keep their own size until `preprocessing.preprocess`.
+    share: what this process holds; all processes of a run load alike.
 
   Raises:
     ValueError: one sentence, if there is no such task or its files are bad.
@@ -50,7 +56,7 @@ def load_task(
     task = idx.load_fashion_mnist(data_dir)
   elif spec in benchmarks.NAMES:
     task = benchmarks.load_benchmark(
-        spec, data_dir=data_dir, image_size=image_size
+        spec, data_dir=data_dir, image_size=image_size, share=share
     )
   elif not colon or prefix not in ('idx', 'folder', 'tfds') or not rest:
     known = ', '.join([*packaged.PACKAGED, 'fashion_mnist', *benchmarks.NAMES])
@@ -61,8 +67,26 @@ def load_task(
   elif prefix == 'idx':
     task = idx.load_idx(rest)
   elif prefix == 'folder':
-    task = image_folder.load_image_folder(rest, image_size=image_size)
+    task = image_folder.load_image_folder(
+        rest, image_size=image_size, share=share
+    )
   else:
-    task = datasets.load_tfds(rest, data_dir=data_dir, image_size=image_size)
-  task = task_lib.disjoint_splits(task)
-  return task_lib.check_task(task_lib.hold_out_validation(task))
+    task = datasets.load_tfds(
+        rest, data_dir=data_dir, image_size=image_size, share=share
+    )
+  task = task_lib.disjoint_splits(_shared(task, share), share)
+  return task_lib.check_task(task_lib.hold_out_validation(task, share))
+
+
+def _shared(task: task_lib.Task, share: task_lib.Share) -> task_lib.Task:
+  """Returns the task cut to a process's share, if it was read whole."""
+  if task.train.holders is not None:
+    return task
+  task = task._replace(
+      train=task_lib.process_slice(task.train, share),
+      test=task_lib.process_slice(task.test, share),
+  )
+  if task.validation is not None:
+    validation = task_lib.process_slice(task.validation, share)
+    task = task._replace(validation=validation)
+  return task

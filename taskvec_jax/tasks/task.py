@@ -13,21 +13,44 @@ by NumPy from an explicit seed and do not depend on the machine.
 Cost: one pass over the images for the digests; nothing is copied but what is
 selected.
 
+In a run of several processes each holds a share of the images, and all know all
+labels: what is drawn, cut and counted is drawn, cut and counted from labels
+alone, so that it is the same on every process, and the same as in one.
+
 Source: the split of min(10 %, 5000) training images for validation is that of
 Ilharco et al., "Editing Models with Task Arithmetic", arXiv:2212.04089.
 """
 
+from collections.abc import Callable
 import hashlib
 from typing import NamedTuple
 
 import numpy as np
 
+_DIGEST_BYTES = 16
+
 
 class Examples(NamedTuple):
-  """Labelled images of one split."""
+  """Labelled images of one split, all N of them or a process's n."""
 
-  images: np.ndarray  # uint8 [N, H, W, C], C = 1 (grey) or 3 (RGB).
-  labels: np.ndarray  # int32 [N], in 0 .. num_classes - 1.
+  images: np.ndarray  # uint8 [n, H, W, C], C = 1 (grey) or 3 (RGB).
+  labels: np.ndarray  # int32 [N], in 0 .. num_classes - 1; of all images.
+  # int32 [N]: how many processes after this one the image is held; 0 is here.
+  # None where all images are here, n = N.
+  holders: np.ndarray | None = None
+
+
+class Share(NamedTuple):
+  """Which part of a task's images a process holds."""
+
+  index: int  # of the process
+  count: int  # of processes
+  # Puts an array together of what each process has of it, zeros elsewhere; all
+  # processes call it.
+  joined: Callable[[np.ndarray], np.ndarray]
+
+
+WHOLE = Share(0, 1, lambda array: array)
 
 
 class Task(NamedTuple):
@@ -62,7 +85,8 @@ def check_task(task: Task) -> Task:
   shape = task.train.images.shape[1:]
   for split, examples in _splits(task).items():
     where = f'task {task.name!r}, split {split!r}:'
-    images, labels = examples
+    images, labels, holders = examples
+    num_held = len(labels) if holders is None else np.sum(holders == 0)
     if images.dtype != np.uint8 or images.ndim != 4:
       raise ValueError(
           f'{where} images are {images.dtype}{list(images.shape)}, but uint8'
@@ -78,12 +102,12 @@ def check_task(task: Task) -> Task:
           f'{where} images are {list(images.shape[1:])}, but those of train'
           f' are {list(shape)}.'
       )
-    if labels.dtype != np.int32 or labels.shape != images.shape[:1]:
+    if labels.dtype != np.int32 or labels.ndim != 1 or num_held != len(images):
       raise ValueError(
           f'{where} labels are {labels.dtype}{list(labels.shape)}, but int32'
           f' [{len(images)}] is needed, one label an image.'
       )
-    if not len(images):
+    if not len(labels):
       raise ValueError(f'{where} has no examples, but needs at least one.')
     low, high = labels.min(), labels.max()
     if low < 0 or high >= task.num_classes:
@@ -94,7 +118,7 @@ def check_task(task: Task) -> Task:
   return task
 
 
-def disjoint_splits(task: Task) -> Task:
+def disjoint_splits(task: Task, share: Share = WHOLE) -> Task:
   """Returns `task` without images that stand in two splits.
 
   Test is kept whole; validation loses what is also in test; train loses what
@@ -103,12 +127,12 @@ def disjoint_splits(task: Task) -> Task:
   Raises:
     ValueError: if nothing is left of a split.
   """
-  seen = _digests(task.test)
+  seen = set(_digests(task.test, share))
   validation = task.validation
   if validation is not None:
-    validation = _without(validation, seen, task.name, 'validation')
-    seen = seen | _digests(validation)
-  train = _without(task.train, seen, task.name, 'train')
+    validation = _without(validation, seen, task.name, 'validation', share)
+    seen = seen.union(_digests(validation, share))
+  train = _without(task.train, seen, task.name, 'train', share)
   return task._replace(train=train, validation=validation)
 
 
@@ -146,7 +170,12 @@ def split_off(
 
 
 def hold_out_validation(
-    task: Task, *, fraction: float = 0.1, maximum: int = 5000, seed: int = 0
+    task: Task,
+    share: Share = WHOLE,
+    *,
+    fraction: float = 0.1,
+    maximum: int = 5000,
+    seed: int = 0,
 ) -> Task:
   """Returns `task` with a validation split, moved there from train.
 
@@ -157,6 +186,7 @@ def hold_out_validation(
 
   Args:
     task: with N >= 2 training images.
+    share: what this process holds of them.
     fraction: of the training images, in (0, 1).
     maximum: number of images, at least 1.
     seed: of the random choice; a run keeps it, so that splits never change.
@@ -172,7 +202,9 @@ def hold_out_validation(
     return task
   num_examples = max(1, min(int(fraction * len(task.train.labels)), maximum))
   train, validation = split_off(task.train, num_examples, seed=seed)
-  return disjoint_splits(task._replace(train=train, validation=validation))
+  return disjoint_splits(
+      task._replace(train=train, validation=validation), share
+  )
 
 
 def subsample(examples: Examples, num_examples: int, *, seed: int) -> Examples:
@@ -207,24 +239,62 @@ def subsample(examples: Examples, num_examples: int, *, seed: int) -> Examples:
   return _take(examples, np.sort(chosen))
 
 
-def process_slice(
-    examples: Examples, *, process_index: int, process_count: int
-) -> Examples:
-  """Returns the examples of one process: every `process_count`-th of them.
+def process_slice(examples: Examples, share: Share) -> Examples:
+  """Returns the examples of one process: every `count`-th image, all labels.
 
-  The slices of all processes are disjoint and cover all examples; the first
-  has ceil(N / process_count) of them and no other has more, which is the
-  `capacity` that `batching.make_batches` needs for equal shapes everywhere.
+  The slices of all processes are disjoint and cover all images.
 
   Raises:
-    ValueError: if `process_index` is not one of the processes.
+    ValueError: if the share's index is not one of its processes.
   """
-  if not 0 <= process_index < process_count:
+  holders = holders_of(len(examples.labels), share)
+  if holders is None:
+    return examples
+  return Examples(examples.images[holders == 0], examples.labels, holders)
+
+
+def holders_of(num_examples: int, share: Share) -> np.ndarray | None:
+  """Returns `Examples.holders` of images that are dealt out in turn.
+
+  Raises:
+    ValueError: if the share's index is not one of its processes.
+  """
+  if not 0 <= share.index < share.count:
     raise ValueError(
-        f'process_index is {process_index}, but must lie in 0 ..'
-        f' {process_count - 1} for {process_count} processes.'
+        f'The index of the process is {share.index}, but must lie in 0 ..'
+        f' {share.count - 1} for {share.count} processes.'
     )
-  return _take(examples, slice(process_index, None, process_count))
+  if share.count == 1:
+    return None
+  return ((np.arange(num_examples) - share.index) % share.count).astype(
+      np.int32
+  )
+
+
+def chosen_rows(
+    holders: np.ndarray | None, index: np.ndarray | slice
+) -> tuple[np.ndarray | slice, np.ndarray | None]:
+  """Returns the rows of this process's images at `index`, and their holders.
+
+  Args:
+    holders: of all N images, as in `Examples`.
+    index: positions among the N, booleans `[N]` or a slice.
+  """
+  if holders is None:
+    return index, None
+  chosen = np.arange(len(holders))[index]
+  row_of = np.cumsum(holders == 0) - 1
+  return row_of[chosen[holders[chosen] == 0]], holders[chosen]
+
+
+def whole(examples: Examples, share: Share) -> Examples:
+  """Returns all images on every process; all processes call it."""
+  if examples.holders is None:
+    return examples
+  shape = (len(examples.labels), *examples.images.shape[1:])
+  images = np.zeros(shape, examples.images.dtype)
+  images[examples.holders == 0] = examples.images
+  return Examples(share.joined(images), examples.labels)
 
 
 def _splits(task: Task) -> dict[str, Examples]:
@@ -234,21 +304,31 @@ def _splits(task: Task) -> dict[str, Examples]:
 
 
 def _take(examples: Examples, index: np.ndarray | slice) -> Examples:
-  return Examples(examples.images[index], examples.labels[index])
+  rows, holders = chosen_rows(examples.holders, index)
+  return Examples(examples.images[rows], examples.labels[index], holders)
 
 
 def _digest(image: np.ndarray) -> bytes:
-  return hashlib.blake2b(image.tobytes(), digest_size=16).digest()
+  return hashlib.blake2b(image.tobytes(), digest_size=_DIGEST_BYTES).digest()
 
 
-def _digests(examples: Examples) -> set[bytes]:
-  return {_digest(image) for image in examples.images}
+def _digests(examples: Examples, share: Share) -> list[bytes]:
+  """Returns the digest of each of the N images."""
+  mine = [_digest(image) for image in examples.images]
+  if examples.holders is None:
+    return mine
+  found = np.zeros((len(examples.labels), _DIGEST_BYTES), np.uint8)
+  found[examples.holders == 0] = np.frombuffer(
+      b''.join(mine), np.uint8
+  ).reshape((-1, _DIGEST_BYTES))
+  return [row.tobytes() for row in share.joined(found)]
 
 
 def _without(
-    examples: Examples, seen: set[bytes], name: str, split: str
+    examples: Examples, seen: set[bytes], name: str, split: str, share: Share
 ) -> Examples:
-  fresh = np.array([_digest(x) not in seen for x in examples.images], bool)
+  digests = _digests(examples, share)
+  fresh = np.array([digest not in seen for digest in digests], bool)
   if len(fresh) and not fresh.any():
     raise ValueError(
         f'task {name!r}: all {len(fresh)} images of {split!r} are also in'

@@ -38,4 +38,21 @@ def config(**changes) -> config_lib.Config:
 
 def get_config(variant: str = '') -> config_lib.Config:
   """Makes this file a config of the command line, too."""
+  if variant == 'shortest':  # as few programs as can be
+    return config(
+        seeds=(0,),
+        num_epochs=2,
+        max_epochs=2,
+        merge_epochs=(1,),
+        pretraining=config_lib.Pretraining(num_epochs=0),
+        empirical=config_lib.Empirical(batch_size=10, max_epochs=2),
+        analysis=config_lib.Analysis(
+            equality_float64=False,
+            rates_epochs=(),  # float64: its programs are compiled anew
+            map_sharpness=(0.5,),
+            map_float64=False,
+            ladder_epochs=(2,),
+            lanczos_iterations=3,
+        ),
+    )
   return config(seeds=(0,)) if variant == 'one_seed' else config()

@@ -9,6 +9,7 @@ import pytest
 import tensorflow_datasets as tfds
 
 from taskvec_jax.tasks import load
+from tests.tasks import shares
 
 _LABELS = ('disc', 'ring', 'star')
 
@@ -144,6 +145,18 @@ def test_a_set_with_only_train_gives_a_fifth_of_it_to_test(tmp_path):
   assert len(task.train.labels) + len(task.validation.labels) == 24
   again = load.load_task('tfds:fields', data_dir=tmp_path, image_size=9)
   assert _sorted(task.test.images) == _sorted(again.test.images)
+
+
+@pytest.mark.parametrize('builder', [Fields, Hidden])
+def test_processes_that_read_a_share_each_have_the_task_of_one(
+    tmp_path, builder
+):
+  _prepare(builder, tmp_path)
+  spec, where = f'tfds:{builder.name}', {'data_dir': tmp_path, 'image_size': 9}
+  parts = shares.in_processes(
+      2, lambda share: load.load_task(spec, **where, share=share)
+  )
+  shares.assert_the_same(parts, load.load_task(spec, **where))
 
 
 def test_a_set_without_test_is_tested_on_its_validation_split(tmp_path):

@@ -120,7 +120,7 @@ def test_textures_are_cut_from_bands_that_share_no_pixel(tasks):
   )
   bands = {'train': (0, 9), 'validation': (9, 11), 'test': (11, 16)}
   for split, (first, last) in bands.items():
-    images, labels = _splits(tasks['textures'])[split]
+    images, labels, _ = _splits(tasks['textures'])[split]
     for label, photograph in enumerate(photographs):
       band = photograph[32 * first : 32 * last]
       expected = [

@@ -215,24 +215,35 @@ def test_an_empty_subsample_is_refused(num):
     task_lib.subsample(_examples(6), num, seed=0)
 
 
+def _share(index, count):
+  return task_lib.Share(index, count, lambda array: array)
+
+
 @pytest.mark.parametrize('num, count', [(10, 1), (10, 3), (2, 4), (12, 4)])
 def test_slices_of_processes_are_disjoint_cover_all_and_first_is_largest(
     num, count
 ):
   examples = _examples(num)
   slices = [
-      task_lib.process_slice(examples, process_index=i, process_count=count)
-      for i in range(count)
+      task_lib.process_slice(examples, _share(i, count)) for i in range(count)
   ]
-  assert sorted(key for s in slices for key in _keys(s)) == sorted(
-      _keys(examples)
-  )
-  sizes = [len(s.labels) for s in slices]
+  held = [
+      one.labels if one.holders is None else one.labels[one.holders == 0]
+      for one in slices
+  ]
+  keys = [
+      _keys(task_lib.Examples(one.images, labels))
+      for one, labels in zip(slices, held, strict=True)
+  ]
+  assert sorted(key for own in keys for key in own) == sorted(_keys(examples))
+  sizes = [len(one.images) for one in slices]
   assert max(sizes) == sizes[0] == -(-num // count)
   assert max(sizes) - min(sizes) <= 1
+  for one in slices:
+    np.testing.assert_array_equal(one.labels, examples.labels)
 
 
 @pytest.mark.parametrize('index', [-1, 2])
 def test_a_process_that_does_not_exist_is_refused(index):
-  with pytest.raises(ValueError, match=f'process_index is {index}.*0 .. 1'):
-    task_lib.process_slice(_examples(6), process_index=index, process_count=2)
+  with pytest.raises(ValueError, match=f'process is {index}, .*0 .. 1'):
+    task_lib.process_slice(_examples(6), _share(index, 2))
