@@ -1,0 +1,183 @@
+"""The two sequences of tasks, and training on one of them.
+
+Images whose pixels are shuffled anew for every task, all with one frozen head;
+and different image tasks, each with its own. Base, heads and examples are those
+of the main job.
+"""
+
+from collections.abc import Callable
+from collections.abc import Mapping
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from taskvec_jax.experiments import config as config_lib
+from taskvec_jax.experiments import setting as setting_lib
+from taskvec_jax.experiments.studies import continual_merging_records as records
+from taskvec_jax.finetuning import minibatch
+from taskvec_jax.gradients import losses
+from taskvec_jax.studies import continual_merging
+from taskvec_jax.tasks import batching
+from taskvec_jax.tasks import task as task_lib
+from taskvec_jax.typing import Params
+
+
+def main_config(config: Any) -> config_lib.Config:
+  """Returns the settings that the main job would be built from."""
+  return config_lib.Config(
+      name=config.name,
+      tasks=config.tasks,
+      model=config.model,
+      max_train=config.max_train,
+      max_test=config.max_test,
+      seeds=config.seeds,
+      merge_epochs=(1,),
+      pretraining=config.pretraining,
+      heads=config.heads,
+      empirical=config.empirical,
+  )
+
+
+def build(config: Any, sequence: str, seed: int) -> setting_lib.Setting:
+  """Returns tasks in their order, base and frozen heads of one seed."""
+  main = main_config(config)
+  if sequence == records.PACKAGED:
+    return setting_lib.build(main, setting_lib.load_tasks(main), seed=seed)
+  main = dataclasses.replace(main, tasks=(config.permuted_task,))
+  (images,) = setting_lib.load_tasks(main).values()
+  tasks = permuted(images, config.num_permutations, seed=seed)
+  setting = setting_lib.build(main, tasks, seed=seed)
+  # One head for all, that of the images as they are.
+  shared = next(iter(setting.heads.values()))
+  return setting._replace(heads=dict.fromkeys(tasks, shared))
+
+
+def permuted(
+    task: task_lib.Task, num_tasks: int, *, seed: int
+) -> dict[str, task_lib.Task]:
+  """Returns the task as it is, and with its pixels shuffled in other ways."""
+  rng = np.random.default_rng(seed)
+  size = int(np.prod(task.train.images.shape[1:]))
+
+  def shuffled(examples, order):
+    if examples is None:
+      return None
+    flat = examples.images.reshape(len(examples.images), -1)[:, order]
+    return examples._replace(images=flat.reshape(examples.images.shape))
+
+  found = {}
+  for number in range(1, num_tasks + 1):
+    order = np.arange(size) if number == 1 else rng.permutation(size)
+    name = f'permutation {number}'
+    found[name] = task._replace(
+        name=name,
+        train=shuffled(task.train, order),
+        test=shuffled(task.test, order),
+        validation=shuffled(task.validation, order),
+    )
+  return found
+
+
+def train_fn(
+    config: Any,
+    setting: setting_lib.Setting,
+    training: str,
+    fisher_fn: Callable[[str, Params], Params],
+    *,
+    seed: int,
+) -> continual_merging.TrainFn:
+  """Returns how `theta*_t` is finetuned.
+
+  Args:
+    config: rule of the mini-batches, numbers of the objectives.
+    setting: gives heads and examples.
+    training: one of `records`.
+    fisher_fn: `(task, params) -> F_i`, which EWC alone asks for.
+    seed: of batches and draws.
+  """
+  train = functools.partial(_train, config, setting, seed)
+  numbers = dict(epsilon=config.epsilon, probability=config.probability)
+  if training == records.EWC:
+    return _anchored(train, fisher_fn, setting, config.ewc_strength)
+  if training == records.PLAIN:
+    plain = continual_merging.plain_objective()
+    return lambda task, previous, _: train(plain, task, previous)
+  objectives = {
+      records.PERTURBED: continual_merging.perturbed_objective,
+      records.NOISE: continual_merging.noise_objective,
+  }
+  objective = objectives[training](**numbers)
+  return lambda task, previous, _: train(objective, task, previous, previous)
+
+
+def _anchored(train, fisher_fn, setting, strength) -> continual_merging.TrainFn:
+  anchors = [continual_merging.no_anchor(setting.base_params)]
+
+  def anchored(task: str, previous: Params, seen: Mapping[str, Params]):
+    if len(seen) == len(anchors):  # one more task than is anchored
+      last, params = list(seen.items())[-1]
+      anchors.append(
+          continual_merging.add_to_anchor(
+              anchors[-1], fisher_fn(last, params), params
+          )
+      )
+    objective = continual_merging.anchored_objective()
+    return train(objective, task, previous, anchors[-1], strength)
+
+  return anchored
+
+
+def _train(config, setting, seed, objective, task, start, *extra) -> Params:
+  """Returns theta*_t by mini-batches; `extra` is the objective's data."""
+  rule, data = config.empirical, setting.data[task].train
+  # Of this task alone: its batches and draws are the same for all methods.
+  entropy = [seed, list(setting.data).index(task)]
+  order_seed, key_seed = np.random.default_rng(entropy).integers(2**31, size=2)
+  keys = iter(jax.random.split(jax.random.key(key_seed), rule.max_epochs))
+
+  def batches(order):
+    yield (
+        batching.Batch(
+            data.inputs[order], data.labels[order], np.ones(order.shape, bool)
+        ),
+        jax.random.split(next(keys), len(order)),
+    )
+
+  loss_fn = jax.tree_util.Partial(
+      _mean_loss_fn(setting.module), setting_lib.padded_head(setting, task)
+  )
+  params = start
+  for state, _ in minibatch.epochs(
+      start,
+      jax.tree_util.Partial(objective, loss_fn, *extra),
+      _optimizer(*dataclasses.astuple(rule)),
+      num_examples=data.num_examples,
+      batch_size=min(rule.batch_size, data.num_examples),
+      num_epochs=rule.max_epochs,
+      seed=int(order_seed),
+      batches_fn=batches,
+  ):
+    params = state.params
+  return params
+
+
+@functools.cache
+def _mean_loss_fn(module):
+  loss_sum = losses.loss_sum_fn(module)
+
+  def mean_loss(head, params, batch):
+    return loss_sum(head, params, batch) / jnp.sum(batch.mask)
+
+  return mean_loss
+
+
+# One rule a run of the program: compiled epochs are looked up by it.
+@functools.cache
+def _optimizer(*fields):
+  return config_lib.empirical_optimizer(
+      config_lib.Empirical(*fields), num_steps=1
+  )
