@@ -1,0 +1,99 @@
+"""Study: what training on task B makes a model forget of task A.
+
+Two regressions that differ by a rotation, where the expected forgetting is
+known exactly, and permuted images. The mathematics stands in
+`studies.forgetting` and `studies.permuted_images`; the sections, with what
+judges them, in the files beside this one.
+"""
+
+import functools
+import pathlib
+
+from taskvec_jax.experiments import study
+from taskvec_jax.experiments.studies import forgetting_bound
+from taskvec_jax.experiments.studies import forgetting_config
+from taskvec_jax.experiments.studies import forgetting_descent
+from taskvec_jax.experiments.studies import forgetting_images
+from taskvec_jax.experiments.studies import forgetting_regression
+from taskvec_jax.experiments.studies import forgetting_task_vectors
+from taskvec_jax.report import study_results
+
+_PARTS = {
+    'expectation': forgetting_regression.expectation,
+    'bound': forgetting_bound.bound,
+    'descent': forgetting_descent.descent,
+    'task_vectors': forgetting_task_vectors.task_vectors,
+    'images': forgetting_images.images,
+}
+
+summary = study.summary
+
+
+def run(
+    config: forgetting_config.ForgettingStudyConfig,
+    folder: str | pathlib.Path,
+    *,
+    command: str,
+) -> study_results.Results:
+  """Runs the study; returns and writes its results and page.
+
+  Args:
+    config: every setting.
+    folder: the work folder.
+    command: what repeats the run, for the page.
+
+  Raises:
+    ValueError: a setting that makes no sense, or a folder of another run.
+  """
+  forgetting_config.check(config)
+  images = config.images
+  return study.run(
+      config,
+      folder,
+      {name: functools.partial(part, config) for name, part in _PARTS.items()},
+      command=command,
+      title='Forgetting under orthogonal transformations',
+      question=(
+          'A model learns one task, then a second one that is the first under a'
+          ' rotation of its inputs. How much of the first does it forget, does'
+          ' it forget less with more parameters, and is adding task vectors the'
+          ' better way to hold both?'
+      ),
+      source=(
+          'Goldfarb and Hand, “Analysis of Catastrophic Forgetting for Random'
+          ' Orthogonal Transformation Tasks in the Overparameterized Regime”,'
+          ' arXiv:2207.06475. What is derived here is called so.'
+      ),
+      sizes={
+          'Monte Carlo': (
+              f'p = {", ".join(map(str, config.features))}, the rest as'
+              f' {forgetting_regression.describe(config.problem)};'
+              f' {config.num_draws:,} rotations and as many permutations for'
+              ' each seed and p'
+          ),
+          'Sweeps': (
+              f'around {forgetting_regression.describe(config.problem)};'
+              f' {config.sweep_draws} rotations for each seed and point'
+          ),
+          'Gradient descent and task vectors': (
+              f'{forgetting_regression.describe(config.descent)}; float64;'
+              f' {config.arithmetic_draws} rotations for each seed'
+          ),
+          'Images': (
+              f'{images.num_tasks} permutations of {images.task}, widths'
+              f' {", ".join(map(str, images.widths))}; float32'
+          ),
+      },
+      left_out=[
+          'The paper’s comparison with continual-learning methods (synaptic'
+          ' intelligence, elastic weight consolidation), and its networks and'
+          ' MNIST at full size.',
+          'ReLU, which the paper may use: the project’s encoder refuses it, as'
+          ' it has no second derivative.',
+          'The constant c in the probability of the bound is not stated as a'
+          ' number, so how often the bound may fail cannot be tested, only'
+          ' whether it does.',
+          'The exact mean over permutations, which differs from that over'
+          ' rotations by what a permutation keeps, the sum of the features.',
+      ],
+  )
