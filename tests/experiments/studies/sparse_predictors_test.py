@@ -1,0 +1,106 @@
+"""The study of sparse predictors, end to end and tiny."""
+
+import dataclasses
+
+import pytest
+
+from taskvec_jax.experiments import config as config_lib
+from taskvec_jax.experiments.studies import sparse_predictors
+from taskvec_jax.experiments.studies import sparse_predictors_config as settings
+from taskvec_jax.report import study_results
+from taskvec_jax.report import verdicts
+
+
+def tiny(**changes):
+  parts = {
+      'gradient': settings.Gradient(num_problems=1),
+      'samples': settings.Samples(
+          num_features=12,
+          num_useful=(2, 10),
+          num_examples=(10, 15),
+          num_problems=1,
+          l1_shares=(0.3, 0.05),
+          l2_shares=(0.3, 0.01),
+      ),
+      'features': settings.Features(
+          num_factors=3,
+          correlations=(0.0,),
+          widths=(4,),
+          num_tasks=2,
+          num_examples=8,
+          l1_shares=(0.2,),
+          l2_shares=(1e-2,),
+          num_steps=3,
+          num_test=50,
+      ),
+      'coefficients': settings.Coefficients(
+          tasks=('digits', 'faces'),
+          num_parts=2,
+          image_size=8,
+          widths=(8,),
+          max_train=20,
+          max_test=10,
+          num_epochs=2,
+          shots=2,
+          num_steps=2,
+          pretraining=config_lib.Pretraining(num_epochs=0),
+      ),
+  }
+  return settings.SparsePredictorsStudyConfig(
+      **{'name': 'tiny', 'seeds': (0, 1), **parts, **changes}
+  )
+
+
+def test_the_study_runs_and_its_page_says_what_it_found(tmp_path):
+  results = sparse_predictors.run(tiny(), tmp_path, command='make it')
+  assert study_results.read(tmp_path / 'results.json') == results
+  gradient, samples, features, coefficients = results.sections
+  # What is an identity holds at any size.
+  by_part = {one.where: one for one in gradient.findings}
+  for where in ('features', 'penalty', 'an unfinished solver'):
+    assert by_part[where].verdict == verdicts.HOLDS
+  by_part = {one.where: one for one in samples.findings}
+  assert by_part['Ridge under the rotation'].verdict == verdicts.HOLDS
+  by_part = {one.where: one for one in coefficients.findings}
+  assert by_part['derivative in the penalty'].verdict == verdicts.HOLDS
+  (figure,) = features.curves
+  assert len(figure.panels[0].series) == 3  # lasso, ridge and chance
+  (drawn,) = coefficients.maps
+  for panel in drawn.panels:  # four sources, shares of one
+    for row in panel.values:
+      assert sum(row) == pytest.approx(1) or sum(row) <= 1
+  page = (tmp_path / 'report.html').read_text()
+  assert 'not public' in page
+  assert page.count('data:image/png') == 4
+  table = sparse_predictors.summary(results)
+  assert table.isascii()
+
+
+@pytest.mark.parametrize(
+    ('changes', 'said'),
+    [
+        ({'seeds': (1, 1)}, r'different numbers but is \(1, 1\)'),
+        ({'gradient': {'step': 0.0}}, r'gradient.step must be positive.*0\.0'),
+        ({'samples': {'num_examples': (12,)}}, '12.*num_folds = 5 equal folds'),
+        ({'samples': {'num_useful': (13,)}}, r'1 to 12.*but is \(13,\)'),
+        ({'samples': {'l1_shares': (0.1, 0.3)}}, 'l1_shares must fall'),
+        ({'features': {'correlations': (1.0,)}}, r'below 1 but is \(1\.0,\)'),
+        ({'features': {'l2_shares': ()}}, 'l2_shares must not be empty'),
+        ({'coefficients': {'shots': 3}}, 'shots must be even.*but is 3'),
+        (
+            {'coefficients': {'num_parts': 1}},
+            'three sources or more, but has 2 tasks in 1 parts',
+        ),
+    ],
+)
+def test_settings_without_sense_are_refused_before_any_work(
+    changes, said, tmp_path
+):
+  changed = tiny()
+  for name, value in changes.items():
+    if isinstance(value, dict):
+      value = dataclasses.replace(getattr(changed, name), **value)
+    changed = dataclasses.replace(changed, **{name: value})
+  with pytest.raises(ValueError, match=said):
+    sparse_predictors.run(changed, tmp_path / 'run', command='make it')
+  assert not (tmp_path / 'run').exists()
