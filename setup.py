@@ -35,6 +35,7 @@ setuptools.setup(
         'scikit-image>=0.24',
         'scikit-learn>=1.5',
         'scipy>=1.14',
+        'threadpoolctl>=3.1',
         'tensorflow-datasets>=4.9.7',
         # TFDS reads files of this format through it, and imports
         # importlib_resources without declaring it.

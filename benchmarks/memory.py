@@ -40,6 +40,7 @@ from flax import linen as nn
 import jax
 import numpy as np
 
+from benchmarks import resident
 from taskvec_jax import tree
 from taskvec_jax.gradients import full_batch
 from taskvec_jax.gradients import losses
@@ -193,10 +194,10 @@ def measure(
   run(1)  # compiles
   gc.collect()
   copy_bytes = tree_bytes(base_params)
-  resident_before = _memory('VmRSS') - copy_bytes  # base_params count too
-  pathlib.Path('/proc/self/clear_refs').write_text('5')  # VmHWM := VmRSS
+  before = resident.now() - copy_bytes  # base_params count too
+  resident.reset_peak()
   run(_NUM_EPOCHS)
-  resident = _memory('VmHWM') - resident_before
+  most = resident.peak() - before
   return Peak(
       function=function,
       model=model,
@@ -204,7 +205,7 @@ def measure(
       num_batches=num_batches,
       copy_bytes=copy_bytes,
       arrays=peak_array_copies(second_order_fn, base_params, fns),
-      resident=resident / copy_bytes,
+      resident=most / copy_bytes,
   )
 
 
@@ -229,15 +230,6 @@ def _problem(
         len(inputs),
     )
   return base_params, fns
-
-
-def _memory(field: str) -> int:
-  """Returns a field of /proc/self/status in bytes."""
-  for line in pathlib.Path('/proc/self/status').read_text().splitlines():
-    name, _, value = line.partition(':')
-    if name == field:
-      return 1024 * int(value.split()[0])
-  raise ValueError(f'/proc/self/status has no {field}; this needs Linux.')
 
 
 def _in_fresh_process(

@@ -29,6 +29,7 @@ import jax
 import ml_dtypes
 import numpy as np
 
+from benchmarks import resident
 from taskvec_jax.models import clip_layouts
 from taskvec_jax.models import clip_sizes
 from taskvec_jax.models import pretrained
@@ -123,8 +124,8 @@ def make(
 def measure(path: pathlib.Path, model: str, layout: str, dtype: str) -> Cost:
   """Returns what a checkpoint costs, in this process; best a fresh one."""
   _warm(path)
-  before = _memory('VmRSS')
-  pathlib.Path('/proc/self/clear_refs').write_text('5')  # VmHWM := VmRSS
+  before = resident.now()
+  resident.reset_peak()
   start, cpu_start = time.perf_counter(), time.process_time()
   weights = pretrained.read(path)
   read_seconds = time.perf_counter() - start
@@ -132,13 +133,13 @@ def measure(path: pathlib.Path, model: str, layout: str, dtype: str) -> Cost:
   leaves = jax.tree.leaves((weights.vision, weights.text))
   parameter_bytes = sum(leaf.nbytes for leaf in leaves)
   held = before + parameter_bytes
-  read_peak = _memory('VmHWM')
-  pathlib.Path('/proc/self/clear_refs').write_text('5')
+  read_peak = resident.peak()
+  resident.reset_peak()
   start = time.perf_counter()
   folder = path.parent / 'written'
   pretrained.write(folder, weights)
   write_seconds = time.perf_counter() - start
-  write_peak = _memory('VmHWM')
+  write_peak = resident.peak()
   file_bytes = path.stat().st_size
   return Cost(
       model=model,
@@ -178,15 +179,6 @@ def _same_bytes(first: pathlib.Path, second: pathlib.Path) -> bool:
       if block != other.read(2**24):
         return False
     return not other.read(1)
-
-
-def _memory(field: str) -> int:
-  """Returns a field of /proc/self/status in bytes."""
-  for line in pathlib.Path('/proc/self/status').read_text().splitlines():
-    name, _, value = line.partition(':')
-    if name == field:
-      return 1024 * int(value.split()[0])
-  raise ValueError(f'/proc/self/status has no {field}; this needs Linux.')
 
 
 def _in_fresh_process(step: str, *arguments: str) -> str:

@@ -70,19 +70,8 @@ def run(
   seconds: dict[str, float] = {}
   once = functools.partial(_once, folder, seconds)
   first = config.seeds[0]
-  eigenvalues = once(
-      'eigenvalues',
-      dict[str, list[float]],
-      lambda: merging_gaps.eigenvalues(config, setting_fn(first)),
-  )
-  small_steps = merging_gaps.small_steps(
-      config, lambda: setting_fn(first), eigenvalues, once
-  )
-  described = description.describe(
-      config, setting_fn(first), eigenvalues, command
-  )
   found = merging_results.Results(
-      setting=_described(config, described),
+      setting=_described(config, setting_fn(first), {}, command),
       num_epochs={
           regime: merging_config.num_epochs(config, regime)
           for regime in config.regimes
@@ -91,12 +80,26 @@ def run(
       trained=[],
       merges=[],
       gaps=[],
-      small_steps=small_steps,
+      small_steps=[],
       seconds=seconds,
   )
   for seed in config.seeds:
     for regime in config.regimes:
       _add_regime(config, folder, setting_fn, once, seed, regime, found)
+    # After its finetuning, which so starts at once, and before the next seed's
+    # setting takes the place of the first one's.
+    if seed == first:
+      eigenvalues = once(
+          'eigenvalues',
+          dict[str, list[float]],
+          lambda: merging_gaps.eigenvalues(config, setting_fn(first)),
+      )
+      found.small_steps = merging_gaps.small_steps(
+          config, lambda: setting_fn(first), eigenvalues, once
+      )
+      found.setting = _described(
+          config, setting_fn(first), eigenvalues, command
+      )
   merging_results.write(folder / 'results.json', found)
   merging_page.write_page(found, folder)
   return found
@@ -108,9 +111,13 @@ def summary(results: merging_results.Results) -> str:
 
 
 def _described(
-    config: merging_config.MergingConfig, found: results_lib.Setting
+    config: merging_config.MergingConfig,
+    setting: setting_lib.Setting,
+    eigenvalues: dict[str, list[float]],
+    command: str,
 ) -> results_lib.Setting:
   """Returns the description of the main job, as it applies here."""
+  found = description.describe(config, setting, eigenvalues, command)
   lines = {}
   for regime, line in found.regimes.items():
     how, _, _ = line.partition(', until ')

@@ -76,25 +76,26 @@ def run(
   job = _Job(config, tasks, folder, weights, setting_fn, {})
   # Of models that others finetuned no derivative is taken.
   trains = not config.published.finetuned
-  eigenvalues = _eigenvalues(job) if trains else {}
-  lambda_max = max((highest for _, highest in eigenvalues.values()), default=0)
+  first = config.seeds[0]
   found = results_lib.Results(
-      setting=description.describe(
-          config, setting_fn(config.seeds[0]), eigenvalues, command
-      ),
+      setting=description.describe(config, setting_fn(first), {}, command),
       equality=[],
-      rates=_rates(job, lambda_max) if trains else [],
-      response_map=_response_map(job, lambda_max),
-      ladders=_ladders(job) if trains else [],
+      rates=[],
+      response_map=response_map.join_rows([], lambda_max=0.0),
+      ladders=[],
       finetuning=[],
       accuracies=[],
       similarities=[],
       seconds=job.seconds,
   )
   for seed in config.seeds:
+    _add_accuracies(job, seed, found)
+    # After its finetuning, which so starts at once, and before the next seed's
+    # setting takes the place of the first one's.
+    if trains and seed == first:
+      _add_analysis(job, found, command)
     if trains:
       found.equality += _equality(job, seed)
-    _add_accuracies(job, seed, found)
   if workdir_lib.is_writer():
     results_lib.write(folder / 'results.json', found)
     page.write_page(found, folder)
@@ -118,6 +119,18 @@ def _first_setting(job: _Job) -> setting_lib.Setting:
       job.tasks,
       num_examples=job.config.analysis.num_examples,
   )
+
+
+def _add_analysis(job: _Job, found: results_lib.Results, command: str) -> None:
+  """Adds what is of the first seed alone."""
+  eigenvalues = _eigenvalues(job)
+  lambda_max = max(highest for _, highest in eigenvalues.values())
+  found.setting = description.describe(
+      job.config, job.setting_fn(job.config.seeds[0]), eigenvalues, command
+  )
+  found.rates = _rates(job, lambda_max)
+  found.response_map = _response_map(job, lambda_max)
+  found.ladders = _ladders(job)
 
 
 def _eigenvalues(job: _Job) -> dict[str, list[float]]:
@@ -200,7 +213,6 @@ def _response_map(job: _Job, lambda_max: float) -> results_lib.ResponseMap:
               functools.partial(compute, sharpness),
           )
           for sharpness in analysis.map_sharpness
-          if not job.config.published.finetuned
       ],
       lambda_max=lambda_max,
   )

@@ -5,7 +5,9 @@
 
 Addition, negation and analogies are the same sum with other coefficients:
 `{'digits': -1.0}` forgets a task, `{'c': 1.0, 'b': 1.0, 'a': -1.0}` answers
-"c is to what as a is to b". All cost one pass over the parameters.
+"c is to what as a is to b". All cost one pass over the parameters: the sum of T
+task vectors is one compiled program that reads each once, not T programs that
+write T sums on the way.
 
 Source: Ilharco et al., "Editing models with task arithmetic",
 arXiv:2212.04089.
@@ -45,19 +47,13 @@ def weighted_sum(
   Raises:
     ValueError: no task at all, or the tasks or the trees differ.
   """
-  if not task_vectors:
-    raise ValueError('There are no task vectors to add; give at least one.')
-  if set(task_vectors) != set(scaling):
-    raise ValueError(
-        f'task_vectors has tasks {sorted(task_vectors)} but scaling has'
-        f' {sorted(scaling)}; give one coefficient for each task vector.'
-    )
-  (first_task, first), *others = task_vectors.items()
-  total = tree.scale(scaling[first_task], first)
-  for task, vector in others:
+  _check_tasks(task_vectors, scaling)
+  first_task, first = next(iter(task_vectors.items()))
+  for task, vector in task_vectors.items():
     check_same_tree(vector, first, task, first_task)
-    total = tree.add_scale(total, scaling[task], vector)
-  return total
+  return _weighted_sum(
+      list(task_vectors.values()), [scaling[task] for task in task_vectors]
+  )
 
 
 def merge(
@@ -75,9 +71,14 @@ def merge(
   Raises:
     ValueError: as `weighted_sum`, or a tree that differs from the base's.
   """
-  total = weighted_sum(task_vectors, scaling)
-  check_same_tree(total, base_params, 'task vector', 'base')
-  return tree.add(base_params, total)
+  _check_tasks(task_vectors, scaling)
+  for task, vector in task_vectors.items():
+    check_same_tree(vector, base_params, task, 'base')
+  return _merge(
+      base_params,
+      list(task_vectors.values()),
+      [scaling[task] for task in task_vectors],
+  )
 
 
 def edit(
@@ -131,6 +132,35 @@ def check_same_tree(
           f' {_say(theirs)} in {reference_name}; both must come from one'
           ' architecture.'
       )
+
+
+def _check_tasks(
+    task_vectors: Mapping[str, Params], scaling: Mapping[str, float]
+) -> None:
+  """Raises a ValueError unless there is one coefficient a task."""
+  if not task_vectors:
+    raise ValueError('There are no task vectors to add; give at least one.')
+  if set(task_vectors) != set(scaling):
+    raise ValueError(
+        f'task_vectors has tasks {sorted(task_vectors)} but scaling has'
+        f' {sorted(scaling)}; give one coefficient for each task vector.'
+    )
+
+
+# Lists, not mappings: names of tasks would be a part of the compiled program.
+@jax.jit
+def _weighted_sum(task_vectors: list[Params], scaling: list[Array]) -> Params:
+  total = tree.scale(scaling[0], task_vectors[0])
+  for alpha, vector in zip(scaling[1:], task_vectors[1:], strict=True):
+    total = tree.add_scale(total, alpha, vector)
+  return total
+
+
+@jax.jit
+def _merge(
+    base_params: Params, task_vectors: list[Params], scaling: list[Array]
+) -> Params:
+  return tree.add(base_params, _weighted_sum(task_vectors, scaling))
 
 
 def _shapes(params: Params) -> dict[str, tuple[int, ...]]:

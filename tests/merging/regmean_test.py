@@ -181,7 +181,7 @@ def test_every_kernel_of_a_vision_transformer_has_the_gram_of_its_input(x64):
   block = outputs['block_0']
   hidden = jax.nn.sigmoid(1.702 * (z := block['mlp']['in']['__call__'][0])) * z
   patches = x.reshape(3, 2, 2, 2, 2, 2).transpose(0, 1, 3, 2, 4, 5)
-  # Of the last block, here the only one, the class token alone asks and goes on.
+  # Of the last block, here the only one, the class token alone asks.
   normed = block['ln_1']['__call__'][0].reshape((3, 5, 4))
   seen = {
       'patch_embedding': patches.reshape(3, 4, 8),

@@ -1,0 +1,42 @@
+"""The JSON file of a benchmark: what it found, and on which machine."""
+
+import datetime
+import json
+import os
+import pathlib
+import platform
+from typing import Any
+
+import jax
+
+
+def write(path: str | os.PathLike, found: dict[str, Any]) -> None:
+  """Writes what was found beside the machine, versions and date.
+
+  Args:
+    path: the file.
+    found: figures by name; NamedTuples, also within lists, become objects.
+  """
+  report = {
+      'date': datetime.date.today().isoformat(),
+      'machine': {
+          'cores': len(os.sched_getaffinity(0)),
+          'processor': platform.machine(),
+          'devices': [device.device_kind for device in jax.local_devices()],
+          'jax': jax.__version__,
+          'python': platform.python_version(),
+      },
+      **found,
+  }
+  text = json.dumps(_plain(report), indent=1)
+  pathlib.Path(path).write_text(text + '\n')
+
+
+def _plain(value: Any) -> Any:
+  if hasattr(value, '_asdict'):
+    value = value._asdict()
+  if isinstance(value, dict):
+    return {name: _plain(entry) for name, entry in value.items()}
+  if isinstance(value, (list, tuple)):
+    return [_plain(entry) for entry in value]
+  return value
