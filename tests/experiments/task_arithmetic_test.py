@@ -288,11 +288,11 @@ def test_a_truncated_checkpoint_is_said_and_the_results_stay(
   assert plain(copy) == plain(folder)
 
 
-@pytest.mark.parametrize('num_devices', [2, 4])
-def test_more_devices_find_the_same(one_device, cache, tmp_path, num_devices):
+# Two devices in each of two processes: tests/processes_test.py.
+def test_four_devices_find_the_same(one_device, cache, tmp_path):
   done = subprocess.run(
       command(tmp_path),
-      env=environment(cache, num_devices),
+      env=environment(cache, 4),
       capture_output=True,
       text=True,
       check=False,
