@@ -26,8 +26,9 @@ divided by them (MergeLM) tasks count alike. The merge takes either.
 The matrix view of a kernel is `[-1, n_out]`: its last axis is the output. Gram
 matrices are collected by intercepting every module that owns a `kernel` whose
 other axes multiply to the last axis of its input: Flax's Dense, and this
-package's Keys and PatchEmbedding. Maps that share an input (query, key, value)
-each have a copy of its matrix.
+package's Keys and PatchEmbedding. Maps that share an input (key, value) each
+have a copy of its matrix; of a vision transformer's last block, queries and MLP
+see the class token alone, and so do their matrices.
 
 Cost: a forward pass of each task's model on its data; a solve of n_in^3 a
 kernel, in float64 on the host.

@@ -4,6 +4,7 @@ from matplotlib import axes as mpl_axes
 from matplotlib import cm
 from matplotlib import colors
 from matplotlib import figure as mpl_figure
+from matplotlib import ticker
 import numpy as np
 
 from taskvec_jax.report import study_results
@@ -27,6 +28,8 @@ def curves(figure: study_results.Curves) -> mpl_figure.Figure:
     if figure.log_x:
       axis.set_xscale('log')
       style.few_ticks(axis, [x for one in panel.series for x in one.x])
+    elif all(x == round(x) for one in panel.series for x in one.x):
+      axis.xaxis.set_major_locator(ticker.MaxNLocator(integer=True))
     if figure.log_y:
       axis.set_yscale('log')
     style.title(axis, panel.title)

@@ -95,5 +95,8 @@ def run(
           ' whether it does.',
           'The exact mean over permutations, which differs from that over'
           ' rotations by what a permutation keeps, the sum of the features.',
+          'The images’ size was chosen after trials on one seed: on digits of'
+          ' 8 x 8 pixels forgetting was 62 to 65 points at every width, and'
+          ' merging ended above the sequence at width 256.',
       ],
   )
