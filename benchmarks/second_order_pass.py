@@ -16,7 +16,7 @@ depend on them.
   python -m benchmarks.second_order_pass --configs --peers B/32 tiny
 
 times it against torch: the same models, weights and direction as in
-benchmarks/gradient.py, and `torch.autograd.grad` of the gradients, batch by
+benchmarks/gradient.py, and `torch.autograd.grad` of the gradients, over one
 batch. Goals for ViT-B/32: at most 2.6 gradients, and 2.5 times faster than
 torch. In matrix products alone a pass is three gradients: a layer's forward
 and two backward products become nine, the product rule's. Exit status 1 if a
@@ -100,7 +100,8 @@ def cost(
 def against_torch(
     name: str, model: gradient.Model, *, num_turns: int
 ) -> Against:
-  """Returns what the pass of one model costs here and in torch."""
+  """Returns what the pass over one batch of a model costs here and in torch."""
+  model = model._replace(num_examples=model.batch_size)
   task = gradient.setup(model, twice=True)
   gradient_fn = full_batch.exact_value_and_grad(
       task.loss_sum, task.batches, model.num_examples
