@@ -29,8 +29,8 @@ from taskvec_jax.experiments import merging_models
 from taskvec_jax.experiments import merging_rows
 from taskvec_jax.experiments import published_weights
 from taskvec_jax.experiments import setting as setting_lib
+from taskvec_jax.experiments import setting_summary
 from taskvec_jax.experiments import workdir as workdir_lib
-from taskvec_jax.gradients import full_batch
 from taskvec_jax.report import merging_page
 from taskvec_jax.report import merging_results
 from taskvec_jax.report import merging_table
@@ -56,11 +56,7 @@ def run(
     FloatingPointError: a loss became NaN or infinite; names task and epoch.
   """
   merging_config.check(config)
-  if full_batch.process()[1] > 1:
-    raise ValueError(
-        'The comparison of merging methods runs in one process but this run'
-        f' has {full_batch.process()[1]}.'
-    )
+  setting_summary.check_one_process()
   weights = published_weights.base(config)
   tasks = setting_lib.load_tasks(config)
   folder = workdir_lib.open_workdir(folder, config)

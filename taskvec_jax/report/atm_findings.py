@@ -75,7 +75,7 @@ def _identity(results: atm_results.Results) -> list[verdicts.Finding]:
         ulps <= ULPS_A_ROUND * (index + 1)
         for index, ulps in enumerate(one.gap_ulps)
     )
-    verdict = verdicts.HOLDS if within else verdicts.DOES_NOT_HOLD
+    verdict = verdicts.of(within)
     share = one.gap_norms[-1] / one.path_norms[-1]
     found.append(
         verdicts.Finding(

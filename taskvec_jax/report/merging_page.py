@@ -127,9 +127,7 @@ def render(
       best=_best(tables),
       bar=bar,
       bar_verdict=(
-          verdicts.NOT_MEASURED
-          if bar is None
-          else (verdicts.HOLDS if bar.holds else verdicts.DOES_NOT_HOLD)
+          verdicts.NOT_MEASURED if bar is None else verdicts.of(bar.holds)
       ),
       figures=[
           figure

@@ -68,7 +68,7 @@ def _slope(results: results_lib.Results) -> verdicts.Finding:
       'small steps',
       predicted,
       f'slope {verdicts.between(slopes)}',
-      verdicts.HOLDS if within else verdicts.DOES_NOT_HOLD,
+      verdicts.of(within),
       'The slope of what linear response leaves: its expansion begins with'
       ' the same η²C, so small steps cannot tell the two apart.',
   )

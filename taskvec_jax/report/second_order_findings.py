@@ -44,7 +44,7 @@ def equality(results: results_lib.Results) -> list[verdicts.Finding]:
     if not moved:
       verdict = verdicts.SAYS_NOTHING
     else:
-      verdict = verdicts.HOLDS if within else verdicts.DOES_NOT_HOLD
+      verdict = verdicts.of(within)
     findings.append(
         verdicts.Finding(
             dtype,
@@ -83,7 +83,7 @@ def rates(results: results_lib.Results) -> list[verdicts.Finding]:
             batches,
             predicted,
             f'slopes {verdicts.between(gap)}, {verdicts.between(left)}',
-            verdicts.HOLDS if within else verdicts.DOES_NOT_HOLD,
+            verdicts.of(within),
             f'Fitted at {_epochs(runs)} in float64 on at most '
             f'{max(run.num_examples for run in runs)} images a task. The first'
             ' slope is that of the gap, the second that of what η²C leaves.',

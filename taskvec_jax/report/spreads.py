@@ -29,10 +29,19 @@ def plain(
 
 def difference(spread: accuracy.Spread) -> str:
   """Returns '+9.7 [+7.9, +11.5]', points with the 95% interval over seeds."""
-  text = f'{100 * spread.mean:+.1f}'
+  return signed(spread, scale=100, digits=1)
+
+
+def signed(
+    spread: accuracy.Spread, *, scale: float = 1.0, digits: int = 2
+) -> str:
+  """Returns a mean with its sign and its 95% interval over seeds."""
+  form = f'+.{digits}f'
+  text = format(scale * spread.mean, form)
   if spread.low is None or spread.high is None:
     return text + ' (one seed)'
-  return text + f' [{100 * spread.low:+.1f}, {100 * spread.high:+.1f}]'
+  low, high = scale * spread.low, scale * spread.high
+  return text + f' [{low:{form}}, {high:{form}}]'
 
 
 def paired(

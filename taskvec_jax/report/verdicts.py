@@ -20,6 +20,11 @@ class Finding(NamedTuple):
   note: str  # sentences: the criterion, and what to keep in mind
 
 
+def of(holds: bool) -> str:
+  """Returns the word for a criterion that is met or not."""
+  return HOLDS if holds else DOES_NOT_HOLD
+
+
 def not_measured(where: str, predicted: str) -> Finding:
   """Returns the finding of a run that left `where` out."""
   return Finding(where, predicted, '-', NOT_MEASURED, 'This run left it out.')

@@ -296,7 +296,7 @@ def _findings(found: list[Measured], factor: float):
           'closed form, line search',
           f'at most {_BAR:.0e} apart',
           f'{largest:.1e}',
-          _verdict(largest <= _BAR),
+          verdicts.of(largest <= _BAR),
           f'The largest of {number} coefficients over all seeds, not held to'
           ' [0, 1].',
       ),
@@ -304,7 +304,7 @@ def _findings(found: list[Measured], factor: float):
           'perturbed minimum',
           f'{factor:.3f} of the step',
           f'gradient {stationary:.1e}',
-          _verdict(stationary <= _STATIONARY),
+          verdicts.of(stationary <= _STATIONARY),
           'The gradient of the expected loss at the predicted end, over that'
           f' at the start, at most {_STATIONARY:.0e}; the loss is convex.',
       ),
@@ -312,7 +312,7 @@ def _findings(found: list[Measured], factor: float):
           'refitted coefficient',
           f'same model to {_BAR:.0e}',
           f'{refitted:.1e}',
-          _verdict(refitted <= _BAR),
+          verdicts.of(refitted <= _BAR),
           'Distance of the merges with and without perturbation, each by line'
           ' search, over the length of the step.',
       ),
@@ -342,7 +342,3 @@ def _table(found: list[Measured]) -> study_results.Table:
       columns=['method', 'loss'],
       rows=rows,
   )
-
-
-def _verdict(holds: bool) -> str:
-  return verdicts.HOLDS if holds else verdicts.DOES_NOT_HOLD

@@ -253,7 +253,7 @@ def _distance(params, exact) -> float:
 
 def at_most(value: float, bar: float) -> str:
   """Returns the verdict on `value <= bar`."""
-  return verdicts.HOLDS if value <= bar else verdicts.DOES_NOT_HOLD
+  return verdicts.of(value <= bar)
 
 
 def _path_curves(config, found: list[Descent]) -> study_results.Curves:

@@ -194,7 +194,7 @@ def _law_finding(config, points) -> study_results.Finding:
       where,
       f'ratio 1 ± {LAW_MARGIN:g}',
       f'exact/law {verdicts.between(ratios)}',
-      verdicts.HOLDS if holds else verdicts.DOES_NOT_HOLD,
+      verdicts.of(holds),
       note,
   )
 
@@ -207,7 +207,7 @@ def _permutation_finding(permuted) -> study_results.Finding:
       where='permutations of the features instead of rotations',
       predicted=f'the mean over rotations, ± {PERMUTATION_MARGIN:.0%}',
       measured=f'off by {verdicts.between(off, "{:+.1%}")}',
-      verdict=verdicts.HOLDS if holds else verdicts.DOES_NOT_HOLD,
+      verdict=verdicts.of(holds),
       note=(
           'Holds if the mean over permutations is within'
           f' {PERMUTATION_MARGIN:.0%} of the exact mean over rotations at every'

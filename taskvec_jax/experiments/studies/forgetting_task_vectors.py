@@ -170,7 +170,7 @@ def _findings(found) -> list[study_results.Finding]:
             f'excess risk on {task}, sum over sequence, converged',
             f'{words} 1; {_range(predicted)}',
             _range(measured),
-            verdicts.HOLDS if holds else verdicts.DOES_NOT_HOLD,
+            verdicts.of(holds),
             f'Holds if the ratio is {words} 1 for every seed. The excess is'
             ' over what A alone has on A.',
         )
@@ -188,7 +188,7 @@ def _findings(found) -> list[study_results.Finding]:
           'excess risk on both, sum over sequence, converged',
           _range(expected),
           _range(total),
-          verdicts.HOLDS if agree else verdicts.DOES_NOT_HOLD,
+          verdicts.of(agree),
           'Holds if the measured ratio is on the side of 1 that the formula'
           ' names, for every seed.',
       )
@@ -202,7 +202,7 @@ def _findings(found) -> list[study_results.Finding]:
           f'R(A) = {_range(exact("sum − τ(A)")[:, 0])} |θ|², R(B) as if B'
           ' alone',
           f'R(A) = {_range(out)} |θ|², R(B) off by {untouched:.0e}',
-          verdicts.HOLDS if holds else verdicts.DOES_NOT_HOLD,
+          verdicts.of(holds),
           f'Holds if A is at {NULL_SHARE:g} of knowing nothing or above, and B'
           ' is unchanged to rounding.',
       )

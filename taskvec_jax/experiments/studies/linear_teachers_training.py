@@ -18,7 +18,7 @@ def finding(
     where: str, predicted: str, measured: str, holds: bool, note: str
 ) -> study_results.Finding:
   """Returns a part of a claim that holds or does not."""
-  verdict = verdicts.HOLDS if holds else verdicts.DOES_NOT_HOLD
+  verdict = verdicts.of(holds)
   return study_results.Finding(where, predicted, measured, verdict, note)
 
 

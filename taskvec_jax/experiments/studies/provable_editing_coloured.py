@@ -10,6 +10,7 @@ from taskvec_jax.experiments.studies import provable_editing_panels
 from taskvec_jax.report import accuracy
 from taskvec_jax.report import spreads
 from taskvec_jax.report import study_results
+from taskvec_jax.report import verdicts
 from taskvec_jax.studies import provable_editing as law
 
 _SOURCE = (
@@ -49,7 +50,7 @@ def pair_section(
           'all experts',
           f'≥ {bar:.0%} on their own',
           f'{least:.1%}',
-          provable_editing_panels.verdict(least >= bar),
+          verdicts.of(least >= bar),
           'The lowest accuracy of an expert on its own task; below the bar'
           ' there would be nothing to edit.',
       )
@@ -82,9 +83,7 @@ def pair_section(
               f'{where}, {name}',
               'works' if expected[name] else 'fails',
               f'{works.sum()} of {works.size} seeds',
-              provable_editing_panels.verdict(
-                  bool(np.all(works == expected[name]))
-              ),
+              verdicts.of(bool(np.all(works == expected[name]))),
               'Works: at some λ ≥ 0 both tasks are within'
               f' {100 * config.digit_margin:g} points of their experts.'
               if name == 'addition'
@@ -222,9 +221,7 @@ def transfer_section(
               'best (λ₁, λ₂)',
               'as its own expert',
               f'{100 * best.mean:+.1f} points',
-              provable_editing_panels.verdict(
-                  best.mean >= -config.digit_margin
-              ),
+              verdicts.of(best.mean >= -config.digit_margin),
               'Against a model that is trained on the new task; within'
               f' {100 * config.digit_margin:g} points. The best of the grid is'
               ' chosen on the test images.',

@@ -87,9 +87,7 @@ def corollaries_section(
               f'{np.min(same[0]):.1%} of cells'
               if config.ranks[0] == 1
               else '-',
-              provable_editing_panels.verdict(
-                  float(np.min(same[0])) >= config.bar
-              )
+              verdicts.of(float(np.min(same[0])) >= config.bar)
               if config.ranks[0] == 1
               else verdicts.NOT_MEASURED,
               'Cells of the map of addition with the outcome of the whole task'
@@ -99,9 +97,7 @@ def corollaries_section(
               'rank 1, W',
               f'error ≤ {bound:.2f}',
               rows[0][1],
-              provable_editing_panels.verdict(
-                  max(errors[0]['attention']) <= bound
-              ),
+              verdicts.of(max(errors[0]['attention']) <= bound),
               'Relative Frobenius error against 1/log M; the experts’ loss ε is'
               ' 0.',
           ),
@@ -128,9 +124,7 @@ def corollaries_section(
               'pruned entries',
               'few are enough',
               f'{np.min(enough):.1%}' if len(enough) else 'none',
-              provable_editing_panels.verdict(
-                  bool(len(enough)) and min(enough) <= 0.1
-              ),
+              verdicts.of(bool(len(enough)) and min(enough) <= 0.1),
               'The smallest share of entries, by magnitude, with both tasks'
               ' learned at α = 0, λ = 1 in all seeds; at most 10 % is asked'
               ' for.',

@@ -8,6 +8,7 @@ from taskvec_jax.experiments.studies import provable_editing_panels
 from taskvec_jax.report import accuracy
 from taskvec_jax.report import spreads
 from taskvec_jax.report import study_results
+from taskvec_jax.report import verdicts
 from taskvec_jax.studies import provable_editing as law
 
 _FINE = np.linspace(0.75, 1.25, 101)  # lambda, for the edge at alpha = 0
@@ -65,9 +66,7 @@ def law_section(
               'all experts',
               'loss 0',
               f'{experts.train_loss:.2g}',
-              provable_editing_panels.verdict(
-                  experts.train_loss <= config.tolerance / 10
-              ),
+              verdicts.of(experts.train_loss <= config.tolerance / 10),
               'The largest hinge loss of any run on its training examples; at'
               f' most {config.tolerance / 10:g} is asked for.',
           ),
@@ -75,7 +74,7 @@ def law_section(
               'margin law',
               f'within {config.tolerance:.0%}',
               f'{gap:.1%}',
-              provable_editing_panels.verdict(gap <= config.tolerance),
+              verdicts.of(gap <= config.tolerance),
               'The largest difference over all λ and seeds, as a share of the'
               ' largest margin.',
           ),
@@ -158,7 +157,7 @@ def addition_section(
               'irrelevant, reading +',
               f'λ ≥ {1 + config.beta:g}',
               f'λ ≥ {spreads.plain(least)}',
-              provable_editing_panels.verdict(own.mean > 1),
+              verdicts.of(own.mean > 1),
               'That it is enough is part of the map; as a condition that is'
               ' needed the edge would lie above 1. By margin, where no'
               f' tolerance enters, it lies at {spreads.plain(own, digits=3)}.',
@@ -167,9 +166,7 @@ def addition_section(
               'irrelevant, reading −',
               f'λ ≥ {1 - config.beta:g}',
               f'λ ≥ {spreads.plain(least)}',
-              provable_editing_panels.verdict(
-                  abs(least.mean - 1 + config.beta) <= config.beta / 2
-              ),
+              verdicts.of(abs(least.mean - 1 + config.beta) <= config.beta / 2),
               'Within β/2. How far below 1 the edge lies is the tolerance of'
               f' the loss, {config.tolerance:g}, more than β.',
           ),

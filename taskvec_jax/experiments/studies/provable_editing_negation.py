@@ -6,6 +6,7 @@ from taskvec_jax.experiments.studies import provable_editing_config
 from taskvec_jax.experiments.studies import provable_editing_experts
 from taskvec_jax.experiments.studies import provable_editing_panels
 from taskvec_jax.report import study_results
+from taskvec_jax.report import verdicts
 from taskvec_jax.studies import pattern_tasks
 from taskvec_jax.studies import provable_editing as law
 
@@ -96,14 +97,14 @@ def negation_section(
               'irrelevant, all λ ≤ 0',
               'forgets',
               f'not from λ = {back.max():g} down' if len(back) else 'forgets',
-              provable_editing_panels.verdict(not len(back)),
+              verdicts.of(not len(back)),
               f'Over the λ of the map, down to {negated[0]:g}, in all seeds.',
           ),
           study_results.Finding(
               'contradictory, λ = 0',
               'end + only',
               f'{np.mean(untouched):.0%} of runs',
-              provable_editing_panels.verdict(bool(np.all(untouched))),
+              verdicts.of(bool(np.all(untouched))),
               'Share of seeds and α < 0 at which λ = 0 is a success, as the end'
               ' + says and the end − denies.',
           ),

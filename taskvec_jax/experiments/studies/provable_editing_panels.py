@@ -165,11 +165,6 @@ def series(
   return line
 
 
-def verdict(holds: bool) -> str:
-  """Returns the word for a criterion that is met or not."""
-  return verdicts.HOLDS if holds else verdicts.DOES_NOT_HOLD
-
-
 def mean_expert(experts: Sequence[law.Expert]) -> law.Expert:
   """Returns the mean over seeds of what the margin law reads off experts."""
   return law.Expert(*np.mean(np.array(experts), axis=0).tolist())

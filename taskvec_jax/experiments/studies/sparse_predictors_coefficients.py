@@ -122,7 +122,7 @@ def _findings(found, errors, names) -> list[study_results.Finding]:
             where=f'{kind}: found by the lasso',
             predicted=f'{100 * _FOUND:.0f} % or more',
             measured=f'{100 * hits["lasso"].mean:.0f} %',
-            verdict=verdicts.HOLDS if holds else verdicts.DOES_NOT_HOLD,
+            verdict=verdicts.of(holds),
             note=(
                 'Targets whose largest coefficients are those of their sources,'
                 ' mean over seeds. By ridge:'
@@ -164,7 +164,7 @@ def _findings(found, errors, names) -> list[study_results.Finding]:
           where='derivative in the penalty',
           predicted=f'below {_BAR:g}',
           measured=f'{worst:.0e}',
-          verdict=(verdicts.HOLDS if worst <= _BAR else verdicts.DOES_NOT_HOLD),
+          verdict=verdicts.of(worst <= _BAR),
           note=(
               'Relative error of dV/dlog λ against central differences in'
               ' float64, one target a seed.'

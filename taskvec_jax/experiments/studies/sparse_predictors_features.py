@@ -11,7 +11,6 @@ import numpy as np
 
 from taskvec_jax.experiments.studies import sparse_predictors_config
 from taskvec_jax.models import ffn
-from taskvec_jax.report import accuracy
 from taskvec_jax.report import spreads
 from taskvec_jax.report import study_results
 from taskvec_jax.report import verdicts
@@ -209,7 +208,7 @@ def _findings(config, measured: Measured) -> list[study_results.Finding]:
         study_results.Finding(
             where=f'MCC, rho = {rho:g}',
             predicted='sparse above dense',
-            measured=_interval(lead),
+            measured=spreads.signed(lead, digits=2),
             verdict=spreads.above(lead),
             note=(
                 'The lowest MCC of the lassos minus the highest of the ridges,'
@@ -229,7 +228,7 @@ def _findings(config, measured: Measured) -> list[study_results.Finding]:
           where=f'the lasso at rho = {independent:g}',
           predicted=f'MCC {_DISENTANGLED:g} or more',
           measured=verdicts.between(values),
-          verdict=verdicts.HOLDS if holds else verdicts.DOES_NOT_HOLD,
+          verdict=verdicts.of(bool(holds)),
           note='The mean over penalties and seeds decides.',
       )
   )
@@ -256,12 +255,6 @@ def _findings(config, measured: Measured) -> list[study_results.Finding]:
       )
   )
   return findings
-
-
-def _interval(spread: accuracy.Spread) -> str:
-  if spread.low is None or spread.high is None:
-    return f'{spread.mean:+.2f} (one seed)'
-  return f'{spread.mean:+.2f} [{spread.low:+.2f}, {spread.high:+.2f}]'
 
 
 def _figure(config, measured: Measured, chance) -> study_results.Curves:

@@ -51,7 +51,7 @@ def section(
           where=what,
           predicted=f'below {_BAR:g}',
           measured=f'{worst[name]:.1e}',
-          verdict=_verdict(worst[name] <= _BAR),
+          verdict=verdicts.of(worst[name] <= _BAR),
           note=(
               'The largest error of an entry, as a share of the largest entry,'
               f' over {number}; central differences with step'
@@ -65,7 +65,7 @@ def section(
           where=what,
           predicted=f'above {_SHORTCUT:g}',
           measured=f'{least[name]:.2f}',
-          verdict=_verdict(least[name] > _SHORTCUT),
+          verdict=verdicts.of(least[name] > _SHORTCUT),
           note=f'The median error over {number}. {why}',
       )
       for name, what, why in (
@@ -88,7 +88,7 @@ def section(
           where='an unfinished solver',
           predicted=f'below {_EXACT:g}',
           measured=f'{after:.1g}',
-          verdict=_verdict(after <= _EXACT),
+          verdict=verdicts.of(after <= _EXACT),
           note=(
               'Largest relative error of dw/dλ from the first sweep on after'
               ' which support and signs stay those of the solution; reached'
@@ -122,10 +122,6 @@ def section(
       findings=findings,
       curves=[_figure(config, seeds, ways)],
   )
-
-
-def _verdict(holds: bool) -> str:
-  return verdicts.HOLDS if holds else verdicts.DOES_NOT_HOLD
 
 
 def _problem(config, rng: np.random.Generator) -> tuple[np.ndarray, ...]:

@@ -125,7 +125,7 @@ def _findings(config, seeds, measured, law) -> list[study_results.Finding]:
         study_results.Finding(
             where=f'l/m = {_share(config, useful)}',
             predicted='lead above 0',
-            measured=_interval(spread),
+            measured=spreads.signed(spread, digits=3),
             verdict=spreads.above(spread),
             note=(
                 'Lead in R² of the lasso on disentangled features over the'
@@ -147,7 +147,7 @@ def _findings(config, seeds, measured, law) -> list[study_results.Finding]:
         study_results.Finding(
             where='the lead needs sparsity',
             predicted='difference above 0',
-            measured=_interval(spread),
+            measured=spreads.signed(spread, digits=3),
             verdict=spreads.above(spread),
             note=(
                 f'Lead at {_share(config, sparsest)} minus lead at'
@@ -165,7 +165,7 @@ def _findings(config, seeds, measured, law) -> list[study_results.Finding]:
           where='Ridge under the rotation',
           predicted=f'changes by below {_INVARIANCE:g}',
           measured=f'{turned:.0e}',
-          verdict=_verdict(turned <= _INVARIANCE),
+          verdict=verdicts.of(turned <= _INVARIANCE),
           note=(
               'Largest difference of R² over all problems; exact but for'
               ' rounding.'
@@ -178,7 +178,7 @@ def _findings(config, seeds, measured, law) -> list[study_results.Finding]:
           where='Ridge against the limit law',
           predicted=f'within {_LAW:g}',
           measured=f'{off:.3f}',
-          verdict=_verdict(off <= _LAW),
+          verdict=verdicts.of(off <= _LAW),
           note=(
               'Largest difference over n and l between the mean R² over all'
               ' problems and the law, which holds for m, n → ∞ and the best'
@@ -189,18 +189,8 @@ def _findings(config, seeds, measured, law) -> list[study_results.Finding]:
   return findings
 
 
-def _verdict(holds: bool) -> str:
-  return verdicts.HOLDS if holds else verdicts.DOES_NOT_HOLD
-
-
 def _share(config, useful: int) -> str:
   return f'{100 * useful / config.num_features:.0f} %'
-
-
-def _interval(spread: accuracy.Spread) -> str:
-  if spread.low is None or spread.high is None:
-    return f'{spread.mean:+.3f} (one seed)'
-  return f'{spread.mean:+.3f} [{spread.low:+.3f}, {spread.high:+.3f}]'
 
 
 def _figure(config, measured, law) -> study_results.Curves:
