@@ -176,6 +176,9 @@ def main() -> int:
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument('--configs', nargs='*', default=_DEFAULT_CONFIGS)
   parser.add_argument('--peers', nargs='*', default=[], help='B/32, tiny')
+  parser.add_argument(
+      '--batch_size', type=int, help='Of the peers, in place of 32 and 100.'
+  )
   parser.add_argument('--num_examples', type=int, default=250)
   parser.add_argument('--num_turns', type=int, default=15)
   parser.add_argument('--output', help='JSON file for the figures.')
@@ -206,7 +209,11 @@ def main() -> int:
   for name in arguments.peers:
     peers.append(
         against_torch(
-            name, gradient.MODELS[name], num_turns=arguments.num_turns
+            name,
+            gradient.with_batches_of(
+                gradient.MODELS[name], arguments.batch_size
+            ),
+            num_turns=arguments.num_turns,
         )
     )
     print(_as_line(peers[-1]), flush=True)

@@ -2,7 +2,8 @@
 
 Its weights are random; what reads published checkpoints hands them to this
 project, so both compute the same numbers. Needs `pip install -e '.[bench]'`,
-torch and transformers, which are imported when a peer is made.
+torch and transformers, which are imported when a peer is made. Where JAX uses a
+GPU torch does too, both with float32 products of full precision.
 """
 
 from collections.abc import Callable
@@ -12,11 +13,46 @@ import tempfile
 from typing import Any
 from typing import NamedTuple
 
+import jax
 import numpy as np
 
 from taskvec_jax.models import pretrained
 from taskvec_jax.models import vit
 from taskvec_jax.typing import Params
+
+
+def device() -> str:
+  """Returns the torch device that is JAX's: 'cuda', or 'cpu'.
+
+  Raises:
+    RuntimeError: JAX has a GPU, and this torch was built for CPUs.
+  """
+  import torch  # pylint: disable=import-outside-toplevel
+
+  if jax.default_backend() == 'cpu':
+    return 'cpu'
+  if not torch.cuda.is_available():
+    raise RuntimeError(
+        f'JAX runs on {jax.local_devices()[0].device_kind}, but torch'
+        f' {torch.__version__} sees no GPU; install a torch that does, or set'
+        ' JAX_PLATFORMS=cpu.'
+    )
+  torch.backends.cuda.matmul.allow_tf32 = False
+  torch.backends.cudnn.allow_tf32 = False
+  return 'cuda'
+
+
+def finished(fn: Callable[..., Any]) -> Callable[..., Any]:
+  """Returns `fn`, whose calls last until the GPU has done what they asked."""
+  import torch  # pylint: disable=import-outside-toplevel
+
+  def call(*args):
+    result = fn(*args)
+    if torch.cuda.is_initialized():
+      torch.cuda.synchronize()
+    return result
+
+  return call
 
 
 class Peer(NamedTuple):
@@ -60,6 +96,7 @@ def make(
   import torch
   import transformers
 
+  place = device()
   torch.manual_seed(0)
   torch.set_num_threads(len(os.sched_getaffinity(0)))
   config = transformers.CLIPVisionConfig(
@@ -72,8 +109,8 @@ def make(
       patch_size=module.patch_size,
       attn_implementation='eager' if twice else 'sdpa',
   )
-  model = transformers.CLIPVisionModel(config).eval()
-  head = torch.from_numpy(kernel)
+  model = transformers.CLIPVisionModel(config).eval().to(place)
+  head = torch.from_numpy(kernel).to(place)
   directions = [0.01 * torch.randn_like(p) for p in model.parameters()]
 
   def loss_sum(images, labels):
@@ -127,10 +164,10 @@ def make(
       params=params,
       direction=as_params(directions),
       as_tensors=lambda images, labels: (
-          torch.from_numpy(images.transpose(0, 3, 1, 2).copy()),
-          torch.from_numpy(labels.astype(np.int64)),
+          torch.from_numpy(images.transpose(0, 3, 1, 2).copy()).to(place),
+          torch.from_numpy(labels.astype(np.int64)).to(place),
       ),
-      gradient_fn=gradients,
-      hvp_fn=hvp,
+      gradient_fn=finished(gradients),
+      hvp_fn=finished(hvp),
       as_params=as_params,
   )

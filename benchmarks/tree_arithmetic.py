@@ -10,7 +10,8 @@ float32, the leaves of CLIP ViT-B/32's vision tower (351 MB), which fit no
 cache. Turn by turn with them, on the same machine:
 
   copy    NumPy, from one array to another that is there already, as many
-          threads as cores: 2 P bytes. The machine's limit.
+          threads as cores: 2 P bytes. The machine's limit. On a GPU JAX, in
+          its memory.
   triad   JAX, one program for `a + 2 b` of two such trees: 3 P bytes. Its
           result is new memory, as that of all functions of JAX.
   optax   the same merge by the functions of `optax.tree`, leaf by leaf.
@@ -39,6 +40,7 @@ from optax import tree as optax_tree
 from benchmarks import figures
 from benchmarks import merge_files
 from benchmarks import timing
+from benchmarks import torch_peer
 from taskvec_jax.task_vectors import arithmetic
 from taskvec_jax.typing import Params
 
@@ -130,7 +132,10 @@ def _merge_by_torch(base_params, task_vectors) -> Callable[[], Any]:
 
   torch.set_num_threads(len(os.sched_getaffinity(0)))
   base, *vectors = (
-      {name: torch.tensor(np.asarray(leaf)) for name, leaf in params.items()}
+      {
+          name: torch.tensor(np.asarray(leaf), device=torch_peer.device())
+          for name, leaf in params.items()
+      }
       for params in (base_params, *task_vectors)
   )
 
@@ -141,12 +146,15 @@ def _merge_by_torch(base_params, task_vectors) -> Callable[[], Any]:
         total[name] = total[name] + _SCALING * leaf
     return {name: base[name] + leaf for name, leaf in total.items()}
 
-  return merge
+  return torch_peer.finished(merge)
 
 
 def _copy(params: Params) -> Callable[[], Any]:
   """Returns a copy of as many bytes between two arrays that are there."""
   size = sum(leaf.size for leaf in jax.tree.leaves(params))
+  if jax.default_backend() != 'cpu':
+    copy, on_device = jax.jit(jnp.copy), jnp.ones(size, jnp.float32)
+    return lambda: copy(on_device)
   source, target = np.ones(size, np.float32), np.zeros(size, np.float32)
   num_threads = len(os.sched_getaffinity(0))
   parts = list(

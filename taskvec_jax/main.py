@@ -109,6 +109,8 @@ def main(argv: Sequence[str]) -> None:
     sys.exit(processes.supervise(asked, command))
   config = _CONFIG.value
   command = shlex.join(['python', '-m', 'taskvec_jax.main', *sys.argv[1:]])
+  # GPUs and TPUs multiply float32 matrices in fewer bits unless they are told.
+  jax.config.update('jax_default_matmul_precision', 'highest')
   _use_compilation_cache()
   _return_freed_memory()
   # Hosts have clocks of their own.

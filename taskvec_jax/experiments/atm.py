@@ -23,6 +23,7 @@ import tqdm
 from taskvec_jax.experiments import atm_config
 from taskvec_jax.experiments import atm_identity
 from taskvec_jax.experiments import atm_trainings
+from taskvec_jax.experiments import description
 from taskvec_jax.experiments import setting as setting_lib
 from taskvec_jax.experiments import setting_summary
 from taskvec_jax.experiments import workdir as workdir_lib
@@ -64,7 +65,7 @@ def run(
           config,
           setting_fn(config.seeds[0]),
           command=command,
-          finetuning=setting_summary.update_rule(config.empirical)
+          finetuning=description.update_rule(config.empirical)
           + ', the optimizer anew in every round',
           left_out=_left_out(config),
       ),

@@ -14,8 +14,6 @@ equal numbers of training images read and of parameters sent:
 from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Mapping
-import dataclasses
-import functools
 import itertools
 
 import jax
@@ -153,16 +151,15 @@ def joint_rounds(
   for state, _ in minibatch.epochs(
       setting.base_params,
       loss_fn,
-      _optimizer(
-          *dataclasses.astuple(empirical),
-          # Only a cosine needs to know the length of the run.
-          num_steps=num_rounds * num_steps if empirical.cosine else 1,
+      config_lib.empirical_optimizer(
+          empirical, num_steps=num_rounds * num_steps
       ),
       num_examples=num_steps * batch_size,
       batch_size=batch_size,
       num_epochs=num_rounds,
       seed=seed,
       batches_fn=batches_fn,
+      matmul_precision=empirical.matmul_precision,
   ):
     yield state.params
 
@@ -189,14 +186,6 @@ def weighted_mean(
 ) -> Callable[[Mapping[str, Params]], Params]:
   """Returns the merge step of FedAvg, `sum_t w_t tau_t`."""
   return lambda task_vectors: arithmetic.weighted_sum(task_vectors, weights)
-
-
-# One rule a run of the program: compiled epochs are looked up by it.
-@functools.cache
-def _optimizer(*fields, num_steps: int):
-  return config_lib.empirical_optimizer(
-      config_lib.Empirical(*fields), num_steps=num_steps
-  )
 
 
 def in_passes(num_examples: int, places: np.ndarray, seed: int) -> np.ndarray:

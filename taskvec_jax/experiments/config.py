@@ -5,6 +5,7 @@ line, `--config.num_epochs=3`, `--config.model.widths="(64, 32)"`.
 """
 
 import dataclasses
+import functools
 import math
 
 from flax import linen as nn
@@ -91,6 +92,9 @@ class Empirical:
   cosine: bool = False  # decay over max_epochs
   weight_decay: float = 0.0
   clip_norm: float = 0.0  # 0: gradients are not clipped
+  # Of float32 products on GPUs and TPUs: highest, tensorfloat32 or bfloat16.
+  # Exact gradients, and all else, are always of the highest.
+  matmul_precision: str = 'highest'
 
 
 @dataclasses.dataclass
@@ -222,7 +226,23 @@ def pairs(name: str, entries: tuple[str, ...]) -> dict[str, str]:
 
 
 def empirical_optimizer(empirical: Empirical, *, num_steps: int):
-  """Returns the Optax update rule of the empirical regime."""
+  """Returns the Optax update rule of the empirical regime.
+
+  The same object for the same rule: compiled epochs are looked up by it.
+
+  Args:
+    empirical: the settings.
+    num_steps: of the whole run; only a cosine needs to know.
+  """
+  return _optimizer(
+      *dataclasses.astuple(empirical),
+      num_steps=num_steps if empirical.cosine else 1,
+  )
+
+
+@functools.cache
+def _optimizer(*fields, num_steps: int):
+  empirical = Empirical(*fields)
   return minibatch.optimizer(
       empirical.optimizer,
       learning_rate=empirical.learning_rate,
@@ -235,6 +255,12 @@ def empirical_optimizer(empirical: Empirical, *, num_steps: int):
 
 
 def _check_regimes(config: Config) -> None:
+  precision = config.empirical.matmul_precision
+  if precision not in ('highest', 'tensorfloat32', 'bfloat16'):
+    raise ValueError(
+        "config.empirical.matmul_precision must be 'highest', 'tensorfloat32'"
+        f" or 'bfloat16' but is {precision!r}."
+    )
   if set(config.regimes) - {'exact', 'empirical'} or len(
       set(config.regimes)
   ) != len(config.regimes):

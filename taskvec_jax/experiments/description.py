@@ -27,26 +27,11 @@ def describe(
   lambda_max = max(
       (highest for _, highest in eigenvalues.values()), default=None
   )
-  tasks = []
-  for name, data in setting.data.items():
-    wanted = config.heads.examples_per_class * data.num_classes
-    tasks.append(
-        results_lib.TaskSummary(
-            name=name,
-            num_train=data.train.num_examples,
-            num_validation=data.validation.num_examples,
-            num_test=data.test.num_examples,
-            num_classes=data.num_classes,
-            num_head_examples=min(wanted, data.train.num_examples),
-            lambda_min=eigenvalues.get(name, (None, None))[0],
-            lambda_max=eigenvalues.get(name, (None, None))[1],
-        )
-    )
   return results_lib.Setting(
       config=config.name,
       command=command,
       seeds=list(config.seeds),
-      tasks=tasks,
+      tasks=task_summaries(config, setting, eigenvalues),
       model=describe_model(config.model),
       num_parameters=sum(x.size for x in jax.tree.leaves(setting.base_params)),
       regimes=describe_regimes(config),
@@ -58,6 +43,30 @@ def describe(
       ),
       left_out=left_out(config),
   )
+
+
+def task_summaries(
+    config: config_lib.Config,
+    setting: setting_lib.Setting,
+    eigenvalues: Mapping[str, list[float]],
+) -> list[results_lib.TaskSummary]:
+  """Returns the sizes of every task; arguments as `describe` takes them."""
+  summaries = []
+  for name, data in setting.data.items():
+    wanted = config.heads.examples_per_class * data.num_classes
+    summaries.append(
+        results_lib.TaskSummary(
+            name=name,
+            num_train=data.train.num_examples,
+            num_validation=data.validation.num_examples,
+            num_test=data.test.num_examples,
+            num_classes=data.num_classes,
+            num_head_examples=min(wanted, data.train.num_examples),
+            lambda_min=eigenvalues.get(name, (None, None))[0],
+            lambda_max=eigenvalues.get(name, (None, None))[1],
+        )
+    )
+  return summaries
 
 
 def describe_model(model: config_lib.FFNModel | config_lib.ViTModel) -> str:
@@ -72,9 +81,8 @@ def describe_model(model: config_lib.FFNModel | config_lib.ViTModel) -> str:
   )
 
 
-def describe_regimes(config: config_lib.Config) -> dict[str, str]:
-  """Returns each regime in one line."""
-  rule = config.empirical
+def update_rule(rule: config_lib.Empirical) -> str:
+  """Returns the mini-batch rule in one line, without the run's length."""
   details = [
       f'{rule.optimizer} with step size {rule.learning_rate:g}',
       f'batches of {rule.batch_size}',
@@ -87,6 +95,14 @@ def describe_regimes(config: config_lib.Config) -> dict[str, str]:
     details.append(f'weight decay {rule.weight_decay:g}')
   if rule.clip_norm:
     details.append(f'gradients clipped to norm {rule.clip_norm:g}')
+  if rule.matmul_precision != 'highest':
+    details.append(f'float32 products in {rule.matmul_precision}')
+  return ', '.join(details)
+
+
+def describe_regimes(config: config_lib.Config) -> dict[str, str]:
+  """Returns each regime in one line."""
+  rule = config.empirical
   until = (
       f'until {config.patience} epochs bring no better validation loss, at most'
   )
@@ -97,7 +113,7 @@ def describe_regimes(config: config_lib.Config) -> dict[str, str]:
           f'full-batch gradient descent with step size'
           f' {config.learning_rate:g}, {until} {config.max_epochs} epochs'
       ),
-      'empirical': f'{", ".join(details)}, {until} {rule.max_epochs} epochs',
+      'empirical': f'{update_rule(rule)}, {until} {rule.max_epochs} epochs',
   }
   if rule.task_epochs:
     lines['empirical'] += f' ({", ".join(rule.task_epochs)})'

@@ -22,6 +22,7 @@ from typing import NamedTuple
 
 from taskvec_jax.experiments import accuracy
 from taskvec_jax.experiments import analogy
+from taskvec_jax.experiments import description
 from taskvec_jax.experiments import disentanglement
 from taskvec_jax.experiments import forgetting
 from taskvec_jax.experiments import negation_config
@@ -80,7 +81,7 @@ def run(
           setting_fn(config.seeds[0]),
           command=command,
           finetuning=(
-              f'{setting_summary.update_rule(config.empirical)}, until'
+              f'{description.update_rule(config.empirical)}, until'
               f' {config.patience} epochs bring no better validation loss, at'
               f' most {config.empirical.max_epochs} epochs'
           ),

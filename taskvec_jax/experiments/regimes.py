@@ -12,7 +12,6 @@ the steps are those of one process, and no faster.
 
 from collections.abc import Callable
 from collections.abc import Iterator
-import dataclasses
 import functools
 from typing import Any
 from typing import NamedTuple
@@ -91,11 +90,8 @@ def empirical_steps(
       [setting_lib.padded_head(setting, name) for name in names],
       weights,
   )
-  num_steps = max_epochs * (num_examples // batch_size)
-  optimizer = _optimizer(
-      *dataclasses.astuple(empirical),
-      # Only a cosine needs to know the length of the run.
-      num_steps=num_steps if empirical.cosine else 1,
+  optimizer = config_lib.empirical_optimizer(
+      empirical, num_steps=max_epochs * (num_examples // batch_size)
   )
 
   def steps(state, num_done):
@@ -123,6 +119,7 @@ def empirical_steps(
                   _gathered, examples, setting.resident_bytes
               ),
               state=done,
+              matmul_precision=empirical.matmul_precision,
           )
       )
       # Processes might round differently, and would drift apart.
@@ -159,14 +156,6 @@ def _gathered(examples, max_bytes: int, order: np.ndarray):
         )
         for arrays in examples
     ]
-
-
-# One rule a run of the program: compiled epochs are looked up by it.
-@functools.cache
-def _optimizer(*fields, num_steps: int):
-  return config_lib.empirical_optimizer(
-      config_lib.Empirical(*fields), num_steps=num_steps
-  )
 
 
 def base_gradient(setting: setting_lib.Setting, task: str) -> Params:

@@ -9,7 +9,6 @@ from taskvec_jax.experiments import description
 from taskvec_jax.experiments import setting as setting_lib
 from taskvec_jax.gradients import full_batch
 from taskvec_jax.report import experiment_results
-from taskvec_jax.report import results as results_lib
 
 
 def summarise(
@@ -33,38 +32,12 @@ def summarise(
       config=config.name,
       command=command,
       seeds=list(config.seeds),
-      tasks=[
-          results_lib.TaskSummary(
-              name=name,
-              num_train=data.train.num_examples,
-              num_validation=data.validation.num_examples,
-              num_test=data.test.num_examples,
-              num_classes=data.num_classes,
-              num_head_examples=min(
-                  config.heads.examples_per_class * data.num_classes,
-                  data.train.num_examples,
-              ),
-              lambda_max=None,
-              lambda_min=None,
-          )
-          for name, data in setting.data.items()
-      ],
+      tasks=description.task_summaries(config, setting, {}),
       model=description.describe_model(config.model),
       num_parameters=sum(x.size for x in jax.tree.leaves(setting.base_params)),
       finetuning=finetuning,
       left_out=[*_fewer_images(config), *left_out],
   )
-
-
-def update_rule(empirical: config_lib.Empirical) -> str:
-  """Returns the mini-batch rule in a few words, without its length."""
-  said = [
-      f'{empirical.optimizer} with step size {empirical.learning_rate:g}',
-      f'batches of {empirical.batch_size}',
-  ]
-  if empirical.weight_decay:
-    said.append(f'weight decay {empirical.weight_decay:g}')
-  return ', '.join(said)
 
 
 def check_unused(config: config_lib.Config, names: Sequence[str]) -> None:

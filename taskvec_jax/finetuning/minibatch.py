@@ -102,6 +102,7 @@ def epochs(
     seed: int,
     batches_fn: Callable[[np.ndarray], Iterable[Any]] = lambda order: [order],
     state: MinibatchState | None = None,
+    matmul_precision: str = 'highest',
 ) -> Iterator[tuple[MinibatchState, MinibatchInfo]]:
   """Yields `(state, info)` after each epoch.
 
@@ -120,6 +121,8 @@ def epochs(
       in order: trees with leaves `[some steps, ...]`, one tree or several that
       visit the device in turn. By default a batch is its indices `[B]`.
     state: where to go on; None starts at `theta_0`.
+    matmul_precision: of float32 products where the hardware has fewer bits to
+      offer, as `jax.default_matmul_precision` takes it.
 
   Raises:
     ValueError: the numbers make no sense; raised by the call.
@@ -145,9 +148,10 @@ def epochs(
       )
       params, opt_state, pieces = state.params, state.opt_state, []
       for batches in batches_fn(order):
-        params, opt_state, losses = _steps(
-            optimizer, batch_value_and_grad_fn, params, opt_state, batches
-        )
+        with jax.default_matmul_precision(matmul_precision):
+          params, opt_state, losses = _steps(
+              optimizer, batch_value_and_grad_fn, params, opt_state, batches
+          )
         pieces.append(np.asarray(losses))
       losses = np.concatenate(pieces)
       gradient_descent.check_finite(float(losses.sum()), epoch)

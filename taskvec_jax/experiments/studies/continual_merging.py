@@ -14,7 +14,6 @@ import pathlib
 
 from taskvec_jax.experiments import config as config_lib
 from taskvec_jax.experiments import description
-from taskvec_jax.experiments import setting_summary
 from taskvec_jax.experiments import study
 from taskvec_jax.experiments import workdir as workdir_lib
 from taskvec_jax.experiments.studies import continual_merging_accuracy
@@ -198,7 +197,7 @@ def _sizes(config: ContinualMergingStudyConfig) -> dict[str, str]:
       'model': description.describe_model(config.model),
       'finetuning': (
           f'{rule.max_epochs} epochs a task,'
-          f' {setting_summary.update_rule(rule)}'
+          f' {description.update_rule(rule)}'
       ),
       'perturbation': (
           f'ε = {config.epsilon:g}, p = {config.probability:.3g} a side'

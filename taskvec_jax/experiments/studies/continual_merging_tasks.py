@@ -150,16 +150,19 @@ def _train(config, setting, seed, objective, task, start, *extra) -> Params:
   loss_fn = jax.tree_util.Partial(
       _mean_loss_fn(setting.module), setting_lib.padded_head(setting, task)
   )
+  batch_size = min(rule.batch_size, data.num_examples)
+  num_steps = rule.max_epochs * (data.num_examples // batch_size)
   params = start
   for state, _ in minibatch.epochs(
       start,
       jax.tree_util.Partial(objective, loss_fn, *extra),
-      _optimizer(*dataclasses.astuple(rule)),
+      config_lib.empirical_optimizer(rule, num_steps=num_steps),
       num_examples=data.num_examples,
-      batch_size=min(rule.batch_size, data.num_examples),
+      batch_size=batch_size,
       num_epochs=rule.max_epochs,
       seed=int(order_seed),
       batches_fn=batches,
+      matmul_precision=rule.matmul_precision,
   ):
     params = state.params
   return params
@@ -173,11 +176,3 @@ def _mean_loss_fn(module):
     return loss_sum(head, params, batch) / jnp.sum(batch.mask)
 
   return mean_loss
-
-
-# One rule a run of the program: compiled epochs are looked up by it.
-@functools.cache
-def _optimizer(*fields):
-  return config_lib.empirical_optimizer(
-      config_lib.Empirical(*fields), num_steps=1
-  )
