@@ -1,9 +1,13 @@
-"""Four virtual CPU devices for every test: one process, as a small pod."""
+"""Four virtual CPU devices for every test: one process, as a small pod.
+
+On a GPU the suite runs on what is there, and precision is that of a run.
+"""
 
 import jax
 import pytest
 
 jax.config.update('jax_num_cpu_devices', 4)
+jax.config.update('jax_default_matmul_precision', 'highest')
 
 
 @pytest.fixture
