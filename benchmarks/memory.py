@@ -29,8 +29,6 @@ import functools
 import gc
 import json
 import os
-import pathlib
-import platform
 import subprocess
 import sys
 from typing import NamedTuple
@@ -40,6 +38,7 @@ from flax import linen as nn
 import jax
 import numpy as np
 
+from benchmarks import figures
 from benchmarks import resident
 from taskvec_jax import tree
 from taskvec_jax.gradients import full_batch
@@ -306,16 +305,10 @@ def main() -> int:
           peaks.append(peak)
           print(_row(peak), flush=True)
   if arguments.output:
-    found = {
-        'jax': jax.__version__,
-        'python': platform.python_version(),
-        'peaks': [
-            peak._asdict() | {'allowed': peak.num_tasks + ALLOWED}
-            for peak in peaks
-        ],
-    }
-    path = pathlib.Path(arguments.output)
-    path.write_text(json.dumps(found, indent=1) + '\n')
+    found = [
+        peak._asdict() | {'allowed': peak.num_tasks + ALLOWED} for peak in peaks
+    ]
+    figures.write(arguments.output, {'peaks': found})
   return 0 if all(map(passes, peaks)) else 1
 
 

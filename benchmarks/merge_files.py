@@ -21,10 +21,8 @@ above its bar.
 import argparse
 from collections.abc import Callable
 import concurrent.futures
-import json
 import os
 import pathlib
-import platform
 import shutil
 import subprocess
 import sys
@@ -35,6 +33,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from benchmarks import figures
 from taskvec_jax.merging import streams
 from taskvec_jax.task_vectors import files as files_lib
 
@@ -226,16 +225,15 @@ def main() -> int:
   for turns in found:
     print(_row(turns), flush=True)
   if arguments.output:
-    report = {
-        'python': platform.python_version(),
-        'numpy': np.__version__,
-        'cores': os.cpu_count(),
-        'num_tasks': arguments.num_tasks,
-        'num_bytes': 4 * sum(map(np.prod, shapes(size).values())).item(),
-        'commands': [turns._asdict() for turns in found],
-    }
-    text = json.dumps(report, indent=1)
-    pathlib.Path(arguments.output).write_text(text + '\n')
+    num_bytes = 4 * sum(map(np.prod, shapes(size).values())).item()
+    figures.write(
+        arguments.output,
+        {
+            'num_tasks': arguments.num_tasks,
+            'num_bytes': num_bytes,
+            'commands': found,
+        },
+    )
   return 0 if all(map(passes, found)) else 1
 
 

@@ -7,8 +7,8 @@ Reproduces: what configs/vit_b32.py does, with smaller patches.
 
 The first needs the sets, 64 GB of memory for their images, about 60 GB of disk
 for checkpoints and one device of 24 GB. It was never run: by counting
-operations, about 1.6e18, one GPU that keeps up 40 TFLOP/s in float32 needs 11
-hours, a TPU v4-8 at 90 TFLOP/s 5 hours. These are estimates.
+operations, about 1.6e18, an H100 at the 40 TFLOP/s measured with ViT-B/32
+needs 11 hours, a TPU v4-8 at 90 TFLOP/s 5 hours. These are estimates.
 The second was not run; by counting operations it needs about four times the 8
 minutes of ViT-B/32 on 2 CPU cores, and as much memory, 11 GiB.
 

@@ -7,8 +7,8 @@ Reproduces: what configs/vit_b32.py does, with the largest of the three towers.
 
 The first needs the sets, 64 GB of memory for their images, about 220 GB of disk
 for checkpoints and one device of 80 GB. It was never run: by counting
-operations, about 7e18, one GPU that keeps up 40 TFLOP/s in float32 needs two
-days, a TPU v4-8 at 90 TFLOP/s one. These are estimates.
+operations, about 7e18, an H100 at the 40 TFLOP/s measured with ViT-B/32
+needs two days, a TPU v4-8 at 90 TFLOP/s one. These are estimates.
 The second was not run; it needs more than 12 GiB of memory.
 
 No published numbers for this tower are at hand to compare with.

@@ -55,4 +55,5 @@ cd "$caller"
 
 # Without this JAX would go on, slowly, on the CPU if CUDA did not start.
 export JAX_PLATFORMS=${JAX_PLATFORMS:-cuda,cpu}
+use_gpu_compiler_flags
 exec "$environment/bin/python" -m taskvec_jax.main "$@"

@@ -46,6 +46,11 @@ for argument in "$@"; do
 done
 [[ -n $named ]] || set -- "$@" "--workdir=runs/slurm_$SLURM_JOB_ID"
 
+program=launch/slurm.sh
+# shellcheck source-path=SCRIPTDIR source=environment.sh
+source launch/environment.sh
+use_gpu_compiler_flags
+
 # A process that dies would leave the others waiting for its sums. srun does not
 # take the processors of a task over from sbatch.
 srun --kill-on-bad-exit=1 --cpus-per-task="${SLURM_CPUS_PER_TASK:-1}" \

@@ -40,7 +40,10 @@ _DRY_RUN = flags.DEFINE_bool(
     'dry_run', False, 'Print what would be read and written, and the memory.'
 )
 _VERIFY = flags.DEFINE_string(
-    'verify', None, 'A merged folder, whose files are compared with its recipe.'
+    'verify',
+    None,
+    'A merged folder: its files and inputs are compared with its recipe, and'
+    ' merged again to compare what comes out.',
 )
 
 
@@ -99,15 +102,24 @@ def _merge() -> None:
 
 
 def _verify(folder: pathlib.Path) -> None:
+  path = folder / recipe.NAME
   with _progress_bar(None) as bar:
     checked = recipe.verify(folder, progress=bar.update)
-  wrong = [f'{file} {problem}' for file, problem in checked if problem]
-  if wrong:
+  if wrong := [f'{file} {problem}' for file, problem in checked if problem]:
     raise OSError(
-        f'{len(wrong)} of {len(checked)} files differ from'
-        f' {folder / recipe.NAME}: {"; ".join(wrong)}'
+        f'{len(wrong)} of {len(checked)} files differ from {path}:'
+        f' {"; ".join(wrong)}'
     )
-  print(f'All {len(checked)} files are as {folder / recipe.NAME} says')
+  job = file_merge.prepare_again(folder)
+  with _progress_bar(file_merge.num_bytes_read(job)) as bar:
+    again = file_merge.repeat(job, progress=bar.update)
+  if wrong := [f'{file} {problem}' for file, problem in again if problem]:
+    other = recipe.other_versions(recipe.read(folder)) or ['none']
+    raise OSError(
+        f'merged again as {path} says, {"; ".join(wrong)}, other than what lies'
+        f' there; other versions here: {", ".join(other)}'
+    )
+  print(f'All {len(checked)} files are as {path} says; merged again, the same')
 
 
 def _numbers(settings: Sequence[str]) -> dict[str, str]:

@@ -231,6 +231,35 @@ def test_verifying_names_the_file_that_differs(
   assert f'{path} {said}' in err
 
 
+@pytest.mark.parametrize('method', ['ties', 'dare', 'tsv_m', 'average'])
+def test_verifying_merges_again(tmp_path, models, call, method):
+  folder = tmp_path / 'out'
+  call(*models, f'--method={method}', '--set=scaling=0.7', f'--output={folder}')
+  before = {p: p.read_bytes() for p in tmp_path.rglob('*') if p.is_file()}
+  status, out, err = call(f'--verify={folder}')
+  assert (status, err) == (0, '')
+  assert out.endswith('merged again, the same\n')
+  assert before == {
+      p: p.read_bytes() for p in tmp_path.rglob('*') if p.is_file()
+  }
+
+
+def test_a_recipe_that_does_not_make_its_files_is_caught(
+    tmp_path, models, call
+):
+  folder = tmp_path / 'out'
+  call(*models, '--method=dare', '--set=seed=1', f'--output={folder}')
+  path = folder / 'recipe.json'
+  told = json.loads(path.read_text())
+  told['numbers']['seed'] = 2
+  told['versions']['numpy'] = '0.1'
+  path.write_text(json.dumps(told))
+  status, out, err = call(f'--verify={folder}')
+  assert (status, out) == (1, '')
+  assert f'merged again as {path} says, {folder}/A.safetensors comes out' in err
+  assert f'numpy {np.__version__}, then 0.1' in err
+
+
 def test_a_folder_without_a_whole_recipe_cannot_be_verified(tmp_path, call):
   status, _, err = call(f'--verify={tmp_path}')
   assert status == 2

@@ -21,6 +21,7 @@ import concurrent.futures
 import contextlib
 import functools
 import hashlib
+import os
 import pathlib
 import shutil
 from typing import Any
@@ -83,11 +84,35 @@ def prepare(
   checked = slice_methods.check(method, numbers, max(len(finetuned), 1))
   folder = pathlib.Path(output).absolute()
   files_lib.check_absent(folder)
+  return _open(base, finetuned, method, checked, folder)
+
+
+def prepare_again(folder: pathlib.Path) -> Job:
+  """Returns the merge that a folder's recipe tells of, for `repeat`.
+
+  Args:
+    folder: the output of a merge.
+
+  Raises:
+    ValueError: there is no recipe or it cannot be read, or what it tells of
+      can no longer be merged.
+  """
+  recipe = recipe_lib.read(folder)
+  base, *finetuned = recipe_lib.checkpoints(recipe).values()
+  numbers = slice_methods.check(
+      recipe['method'],
+      {name: str(value) for name, value in recipe['numbers'].items()},
+      len(finetuned),
+  )
+  return _open(base, tuple(finetuned), recipe['method'], numbers, folder)
+
+
+def _open(base, finetuned, method, numbers, folder) -> Job:
   inputs = streams.open_inputs(base, finetuned)
   stamps = {
       file: _stamp(file) for files in inputs.models for file in _files_of(files)
   }
-  return Job(method, checked, inputs, folder, stamps)
+  return Job(method, numbers, inputs, folder, stamps)
 
 
 def num_bytes_read(job: Job) -> int:
@@ -139,7 +164,8 @@ def merge(job: Job, *, progress: Callable[[int], Any]) -> None:
     OSError: an input changed meanwhile, or something cannot be written.
   """
   with files_lib.new_folder(job.output) as hidden:
-    digests, written = _merge_into(hidden, job, progress)
+    digests, tensors = _merge_into(hidden, job, progress)
+    written = {hidden / name: digest for name, digest in tensors.items()}
     for file in _copied(job.inputs.base):
       shutil.copyfile(file, hidden / file.name)
       written[hidden / file.name] = streams.sha256(hidden / file.name)
@@ -161,9 +187,41 @@ def merge(job: Job, *, progress: Callable[[int], Any]) -> None:
     )
 
 
+def repeat(
+    job: Job, *, progress: Callable[[int], Any]
+) -> list[recipe_lib.Checked]:
+  """Merges again, writes nothing, and compares with the job's recipe.
+
+  Args:
+    job: of `prepare_again`.
+    progress: called with numbers of bytes that were read, of tensors.
+
+  Returns:
+    Every file of merged tensors, by the bytes that come out of it now.
+
+  Raises:
+    OSError, FloatingPointError, ValueError: as `merge` does.
+  """
+  _, tensors = _merge_into(None, job, progress)
+  _check_unchanged(job)
+  said = {
+      entry['file']: entry['sha256']
+      for entry in recipe_lib.read(job.output)['outputs']
+  }
+  return [
+      recipe_lib.Checked(
+          job.output / name,
+          None
+          if digest == said.get(name)
+          else f'comes out with SHA-256 {digest[:12]}...',
+      )
+      for name, digest in tensors.items()
+  ]
+
+
 def _merge_into(
-    folder: pathlib.Path, job: Job, progress: Callable[[int], Any]
-) -> tuple[dict[pathlib.Path, str], dict[pathlib.Path, str]]:
+    folder: pathlib.Path | None, job: Job, progress: Callable[[int], Any]
+) -> tuple[dict[pathlib.Path, str], dict[str, str]]:
   """Writes the tensors; returns SHA-256 of the files read, and written."""
   inputs, slices = job.inputs, _plan(job)
   finite: set[str] = set()  # tensors whose values were looked at
@@ -222,14 +280,14 @@ def _merge_into(
 
 
 def _write(
-    folder: pathlib.Path,
+    folder: pathlib.Path | None,
     base: files_lib.TensorFiles,
     merged: Iterator[np.ndarray],
-) -> dict[pathlib.Path, str]:
-  """Writes files like the base's; returns file -> SHA-256.
+) -> dict[str, str]:
+  """Writes files like the base's; returns name -> SHA-256.
 
   Args:
-    folder: is there, and empty.
+    folder: is there, and empty; None: nothing is kept.
     base: gives everything but the floating-point values.
     merged: those, piece by piece in the order of the base.
   """
@@ -237,7 +295,8 @@ def _write(
   with concurrent.futures.ThreadPoolExecutor(1) as pool:
     for file in base.files:
       sha256 = hashlib.sha256()
-      with open(folder / file.name, 'wb', buffering=0) as stream:
+      path = os.devnull if folder is None else folder / file.name
+      with open(path, 'wb', buffering=0) as stream:
         waiting = None
         for piece in _pieces(base, file, merged):
           if waiting:
@@ -245,11 +304,7 @@ def _write(
           waiting = pool.submit(_put, stream, sha256, piece)
         if waiting:
           waiting.result()
-      digests[folder / file.name] = sha256.hexdigest()
-  if base.index:
-    shutil.copyfile(base.index, folder / base.index.name)
-    copy = folder / base.index.name
-    digests[copy] = streams.sha256(copy)
+      digests[file.name] = sha256.hexdigest()
   return digests
 
 
@@ -352,9 +407,10 @@ def _files_of(files: files_lib.TensorFiles) -> tuple[pathlib.Path, ...]:
 
 
 def _copied(base: files_lib.TensorFiles) -> list[pathlib.Path]:
-  """Returns the configs and tokenizer files beside the base's weights."""
+  """Returns index of shards, configs and tokenizer files beside the weights."""
   beside = base.files[0].parent
   found = {file for pattern in _BESIDE for file in beside.glob(pattern)}
+  found |= {base.index} if base.index else set()
   return sorted(file for file in found if file.is_file())
 
 

@@ -48,8 +48,7 @@ def make(
       'method': method,
       'numbers': dict(numbers),
       'seed': numbers.get('seed'),
-      'versions': {'python': platform.python_version()}
-      | {name: _version(name) for name in _PACKAGES},
+      'versions': _versions(),
       'inputs': [
           {'role': role, **_entry(file.absolute(), file, digest)}
           for role, files in inputs.items()
@@ -68,6 +67,52 @@ def write(folder: pathlib.Path, recipe: Mapping[str, Any]) -> None:
   (folder / NAME).write_text(text + '\n', encoding='utf-8')
 
 
+def read(folder: pathlib.Path) -> dict[str, Any]:
+  """Returns the recipe of a folder, as `make` made it.
+
+  Raises:
+    ValueError: there is none, or it cannot be read.
+  """
+  path = folder / NAME
+  if not path.is_file():
+    raise ValueError(
+        f'there is no {path}; name the output folder of a merge to verify'
+    )
+  try:
+    recipe = json.loads(path.read_text(encoding='utf-8'))
+    dict(recipe['numbers']), str(recipe['method']), dict(recipe['versions'])
+    for entry in (*recipe['inputs'], *recipe['outputs']):
+      str(entry['file']), int(entry['num_bytes']), str(entry['sha256'])
+    roles = [entry['role'] for entry in recipe['inputs']]
+    if not {'base', 'finetuned 1'} <= set(roles):
+      raise ValueError(f'its inputs are {roles}')
+  except (ValueError, KeyError, TypeError) as error:
+    raise ValueError(
+        f'{path} is no recipe of a merge ({error!r}); it may be damaged'
+    ) from error
+  return recipe
+
+
+def checkpoints(recipe: Mapping[str, Any]) -> dict[str, str]:
+  """Returns role -> path of an input: of shards their index."""
+  paths: dict[str, str] = {}
+  for entry in recipe['inputs']:
+    role, file = entry['role'], entry['file']
+    if role not in paths or file.endswith('.json'):
+      paths[role] = file
+  return paths
+
+
+def other_versions(recipe: Mapping[str, Any]) -> list[str]:
+  """Returns what of Python and packages is not as it was, in words."""
+  now = _versions()
+  return [
+      f'{name} {now.get(name)}, then {version}'
+      for name, version in recipe['versions'].items()
+      if now.get(name) != version
+  ]
+
+
 def verify(
     folder: pathlib.Path, *, progress: Callable[[int], Any] | None = None
 ) -> list[Checked]:
@@ -80,37 +125,29 @@ def verify(
   Raises:
     ValueError: there is no recipe, or it cannot be read.
   """
-  path = folder / NAME
-  if not path.is_file():
-    raise ValueError(
-        f'there is no {path}; name the output folder of a merge to verify'
-    )
-  try:
-    recipe = json.loads(path.read_text(encoding='utf-8'))
-    entries = [*recipe['inputs'], *recipe['outputs']]
-    said = [
-        (folder / entry['file'], int(entry['num_bytes']), str(entry['sha256']))
-        for entry in entries
-    ]
-  except (ValueError, KeyError, TypeError) as error:
-    raise ValueError(
-        f'{path} is no recipe of a merge ({error!r}); it may be damaged'
-    ) from error
+  recipe = read(folder)
+  entries = [*recipe['inputs'], *recipe['outputs']]
 
   def check(entry) -> Checked:
-    file, size, digest = entry
-    found = Checked(file, _problem(file, size, digest))
+    file, size = folder / entry['file'], entry['num_bytes']
+    found = Checked(file, _problem(file, size, entry['sha256']))
     if progress:
       progress(size)
     return found
 
   with concurrent.futures.ThreadPoolExecutor(2) as pool:
-    return list(pool.map(check, said))
+    return list(pool.map(check, entries))
 
 
 def num_bytes(files: Iterable[pathlib.Path]) -> int:
   """Returns the size of files together."""
   return sum(file.stat().st_size for file in files)
+
+
+def _versions() -> dict[str, str]:
+  return {'python': platform.python_version()} | {
+      name: _version(name) for name in _PACKAGES
+  }
 
 
 def _version(package: str) -> str:

@@ -36,6 +36,7 @@ _PROGRAMS = {
           note('main')
           (fake / 'session').write_text(str(os.getsid(0)))
           print('words', words[2:], 'on', os.environ.get('JAX_PLATFORMS'))
+          print(os.environ.get('XLA_FLAGS'), file=sys.stderr)
           sys.stdout.flush()
           while (fake / 'hold').exists():
             time.sleep(0.01)

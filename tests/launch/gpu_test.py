@@ -41,6 +41,13 @@ def test_the_environment_is_made_once_and_the_run_gets_all_arguments(machine):
   assert made(machine) == [['-m', 'venv', environment], pip]
 
 
+def test_flags_of_the_compiler_are_set_and_the_users_come_last(machine):
+  done = gpu(machine, _CONFIG, XLA_FLAGS='--xla_mine=1')
+  assert done.stderr.splitlines()[-1] == (
+      '--xla_gpu_enable_triton_gemm=false --xla_mine=1'
+  )
+
+
 def test_the_exit_code_of_the_run_comes_back(machine):
   machine.set('code', 3)
   assert gpu(machine, _CONFIG).returncode == 3
