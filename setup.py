@@ -45,8 +45,9 @@ setuptools.setup(
     ],
     extras_require={
         'test': [
-            # To execute launch/colab.ipynb.
-            'ipykernel>=6.29',
+            # To execute launch/colab.ipynb. ipykernel 7 can leave a cell's
+            # request unread, and hang (ipython/ipykernel#1554).
+            'ipykernel>=6.29,<7',
             'ipywidgets>=8.1',
             'nbclient>=0.10',
             'nbformat>=5.10',

@@ -34,8 +34,8 @@ from typing import NamedTuple
 import numpy as np
 
 from benchmarks import figures
-from taskvec_jax.merging import streams
-from taskvec_jax.task_vectors import files as files_lib
+from taskvec_jax.merging import file_hashes
+from taskvec_jax.task_vectors import file_writing
 
 ALLOWED = {
     'task_arithmetic': 3.0,
@@ -121,7 +121,7 @@ def write_models(
           for name, value in base.items()
       }
     files.append(folder / f'{index}.safetensors')
-    files_lib.save(files[-1], model)
+    file_writing.save(files[-1], model)
   return files
 
 
@@ -129,7 +129,7 @@ def floor(files: list[pathlib.Path], output: pathlib.Path) -> None:
   """Reads and hashes all files, and writes one like the first."""
   with concurrent.futures.ThreadPoolExecutor(2) as pool:
     copying = pool.submit(shutil.copyfile, files[0], output)
-    list(pool.map(streams.sha256, files))
+    list(pool.map(file_hashes.sha256, files))
     copying.result()
 
 

@@ -54,8 +54,9 @@ def of_module(
   rng = np.random.default_rng(seed)
   inputs = rng.standard_normal((num_examples, *image_shape), np.float32)
   labels = rng.integers(0, _NUM_CLASSES, num_examples).astype(np.int32)
-  params = encoders.init(module, jax.random.key(0), inputs[:1])
-  direction = encoders.init(module, jax.random.key(1), inputs[:1])
+  init = jax.jit(encoders.init, static_argnums=0)
+  params = init(module, jax.random.key(0), inputs[:1])
+  direction = init(module, jax.random.key(1), inputs[:1])
   features = jax.eval_shape(
       functools.partial(encoders.encode, module), params, inputs[:1]
   )

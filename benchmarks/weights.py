@@ -33,7 +33,7 @@ from benchmarks import resident
 from taskvec_jax.models import clip_layouts
 from taskvec_jax.models import clip_sizes
 from taskvec_jax.models import pretrained
-from taskvec_jax.task_vectors import files as files_lib
+from taskvec_jax.task_vectors import file_writing
 from taskvec_jax.task_vectors import flax_msgpack
 
 ALLOWED_SECONDS = 3.0
@@ -118,7 +118,7 @@ def make(
   if layout == 'flax':
     flax_msgpack.write(path, tensors, tensors.__getitem__)
   else:
-    files_lib.save(path, tensors, {'format': 'pt'})
+    file_writing.save(path, tensors, {'format': 'pt'})
 
 
 def measure(path: pathlib.Path, model: str, layout: str, dtype: str) -> Cost:

@@ -49,8 +49,8 @@ install_package() {
     environment_stamp "$extra" >"$folder/complete"
 }
 
-# Products in full float32 are cuBLAS's in the end. To try Triton's for each first
-# made the gradient of ViT-B/32 compile for minutes on an H100, with these 10 s.
+# XLA would try Triton's kernels for every product in full float32: the gradient
+# of ViT-B/32 had then not compiled after two minutes on an H100; so it takes 10 s.
 use_gpu_compiler_flags() {
   export XLA_FLAGS="--xla_gpu_enable_triton_gemm=false ${XLA_FLAGS:-}"
 }

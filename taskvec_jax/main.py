@@ -42,11 +42,11 @@ _EXPERIMENTS = {
     'MergingConfig': 'merging',
     'ATMConfig': 'atm',
     'NegationConfig': 'negation',
-    'ForgettingStudyConfig': 'studies.forgetting',
-    'LinearTeachersStudyConfig': 'studies.linear_teachers',
-    'ProvableEditingStudyConfig': 'studies.provable_editing',
-    'ContinualMergingStudyConfig': 'studies.continual_merging',
-    'SparsePredictorsStudyConfig': 'studies.sparse_predictors',
+    'ForgettingStudyConfig': 'studies.forgetting.study',
+    'LinearTeachersStudyConfig': 'studies.linear_teachers.study',
+    'ProvableEditingStudyConfig': 'studies.provable_editing.study',
+    'ContinualMergingStudyConfig': 'studies.continual_merging.study',
+    'SparsePredictorsStudyConfig': 'studies.sparse_predictors.study',
 }
 
 _CONFIG = config_flags.DEFINE_config_file(
@@ -158,7 +158,7 @@ def _use_compilation_cache() -> None:
       '~/.cache/taskvec_jax'
   )
   jax.config.update('jax_compilation_cache_dir', os.path.join(cache, 'xla'))
-  jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.1)
+  jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)
 
 
 def _return_freed_memory() -> None:

@@ -21,6 +21,7 @@ from absl import flags
 from absl import logging
 import tqdm
 
+from taskvec_jax.merging import file_job
 from taskvec_jax.merging import file_merge
 from taskvec_jax.merging import recipe
 from taskvec_jax.merging import slice_methods
@@ -86,7 +87,7 @@ def main(argv: Sequence[str]) -> None:
 
 
 def _merge() -> None:
-  job = file_merge.prepare(
+  job = file_job.prepare(
       base=_BASE.value or '',
       finetuned=tuple(_FINETUNED.value),
       method=_METHOD.value or '',
@@ -94,9 +95,9 @@ def _merge() -> None:
       output=_OUTPUT.value or '',
   )
   if _DRY_RUN.value:
-    print(file_merge.describe(job))
+    print(file_job.describe(job))
     return
-  with _progress_bar(file_merge.num_bytes_read(job)) as bar:
+  with _progress_bar(file_job.num_bytes_read(job)) as bar:
     file_merge.merge(job, progress=bar.update)
   print(f'Merged {len(job.inputs.finetuned)} models into {job.output}')
 
@@ -110,8 +111,8 @@ def _verify(folder: pathlib.Path) -> None:
         f'{len(wrong)} of {len(checked)} files differ from {path}:'
         f' {"; ".join(wrong)}'
     )
-  job = file_merge.prepare_again(folder)
-  with _progress_bar(file_merge.num_bytes_read(job)) as bar:
+  job = file_job.prepare_again(folder)
+  with _progress_bar(file_job.num_bytes_read(job)) as bar:
     again = file_merge.repeat(job, progress=bar.update)
   if wrong := [f'{file} {problem}' for file, problem in again if problem]:
     other = recipe.other_versions(recipe.read(folder)) or ['none']

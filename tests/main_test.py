@@ -105,6 +105,14 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
             {'empirical': config_lib.Empirical(optimizer='lion', max_epochs=4)},
             "'lion'; known: sgd",
         ),
+        (
+            {
+                'empirical': config_lib.Empirical(
+                    matmul_precision='float8', max_epochs=4
+                )
+            },
+            "must be 'highest', 'tensorfloat32' or 'bfloat16' but is 'float8'",
+        ),
     ],
 )
 def test_settings_without_sense_are_refused_before_any_work(changes, said):

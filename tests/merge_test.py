@@ -12,6 +12,7 @@ import pytest
 
 from taskvec_jax import merge
 from taskvec_jax.merging import recipe
+from taskvec_jax.task_vectors import file_writing
 from taskvec_jax.task_vectors import files as files_lib
 
 _ROOT = pathlib.Path(__file__).parents[1]
@@ -45,7 +46,7 @@ def models(tmp_path):
         'w': rng.normal(size=(6, 5)).astype(np.float32),
         'b': rng.normal(size=7).astype(np.float32),
     }
-    files_lib.save(tmp_path / f'{name}.safetensors', tensors)
+    file_writing.save(tmp_path / f'{name}.safetensors', tensors)
   (tmp_path / 'config.json').write_text('{}')
   return [
       f'--base={tmp_path}/A.safetensors',
@@ -317,7 +318,7 @@ def test_killed_at_any_moment_the_output_is_absent_or_whole(tmp_path):
         f'{i}': rng.normal(size=(100, 300)).astype(np.float32)
         for i in range(20)
     }
-    files_lib.save(tmp_path / f'{index}.safetensors', tensors)
+    file_writing.save(tmp_path / f'{index}.safetensors', tensors)
   run_python(
       _KILL,
       tmp_path,
@@ -375,7 +376,7 @@ def test_memory_does_not_grow_with_the_number_of_tensors(tmp_path):
         f'{i}': rng.standard_normal(shape, np.float32)
         for i in range(num_tensors)
     }
-    files_lib.save(tmp_path / f'{index}.safetensors', tensors)
+    file_writing.save(tmp_path / f'{index}.safetensors', tensors)
   methods = ('task_arithmetic', 'ties')
   lines = run_python(
       _PEAK,

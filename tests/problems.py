@@ -6,6 +6,7 @@ compared with something written independently of it.
 """
 
 import jax
+from jax import flatten_util
 import jax.numpy as jnp
 import numpy as np
 
@@ -35,9 +36,21 @@ def examples(task, num_examples=NUM_EXAMPLES, num_features=5):
 
 def losses_of(task, params, indices=None):
   """Returns the loss of each example `[N]`."""
+  return _losses(params, *_chosen(task, indices))
+
+
+def mean_loss(task):
+  return lambda params: jnp.mean(losses_of(task, params))
+
+
+def _chosen(task, indices):
   inputs, labels, head = examples(task)
   if indices is not None:
     inputs, labels = inputs[indices], labels[indices]
+  return inputs, labels, head
+
+
+def _losses(params, inputs, labels, head):
   hidden = inputs
   for name in sorted(params):
     layer = params[name]
@@ -46,23 +59,48 @@ def losses_of(task, params, indices=None):
   return -jnp.take_along_axis(log_p, labels[:, None], 1)[:, 0]
 
 
-def mean_loss(task, indices=None):
-  return lambda params: jnp.mean(losses_of(task, params, indices))
+def _mean_loss(params, *data):
+  return jnp.mean(_losses(params, *data))
+
+
+# The examples are arguments: tasks, and calls, share one compiled program.
+_value_and_grad = jax.jit(jax.value_and_grad(_mean_loss))
+
+
+@jax.jit
+def _grad_and_hvp(params, v, *data):
+  return jax.jvp(lambda p: jax.grad(_mean_loss)(p, *data), (params,), (v,))
+
+
+@jax.jit
+def _grad_and_hessian(flat, *data):
+  _, unravel = flatten_util.ravel_pytree(base_params())
+
+  def loss(flat):
+    return _mean_loss(unravel(flat), *data)
+
+  return jax.grad(loss)(flat), jax.hessian(loss)(flat)
+
+
+def _fns(compiled, indices=None):
+  def fn_of(task):
+    data = _chosen(task, indices)
+    return lambda *params: compiled(*params, *data)
+
+  return {task: fn_of(task) for task in SCALING}
 
 
 def value_and_grad_fns(indices=None):
-  return {
-      task: jax.jit(jax.value_and_grad(mean_loss(task, indices)))
-      for task in SCALING
-  }
-
-
-def grad_and_hvp_fn(loss):
-  return jax.jit(lambda p, v: jax.jvp(jax.grad(loss), (p,), (v,)))
+  return _fns(_value_and_grad, indices)
 
 
 def grad_and_hvp_fns(indices=None):
-  return {task: grad_and_hvp_fn(mean_loss(task, indices)) for task in SCALING}
+  return _fns(_grad_and_hvp, indices)
+
+
+def grad_and_hessian_fns():
+  """Returns task name -> flat parameters `[d]` -> (gradient, Hessian)."""
+  return _fns(_grad_and_hessian)
 
 
 def descend(params, value_and_grad_fns_by_step, learning_rate):

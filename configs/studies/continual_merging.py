@@ -34,9 +34,9 @@ which the earlier tasks' examples are needed, it is above both on both.
 EWC's strength and MagMax's scaling were set on seed 100.
 """
 
-from taskvec_jax.experiments.studies import continual_merging
+from taskvec_jax.experiments.studies.continual_merging import config
 
 
-def get_config() -> continual_merging.ContinualMergingStudyConfig:
+def get_config() -> config.ContinualMergingStudyConfig:
   """Returns the settings; the fields are explained where they are declared."""
-  return continual_merging.ContinualMergingStudyConfig(name='continual_merging')
+  return config.ContinualMergingStudyConfig(name='continual_merging')

@@ -24,9 +24,9 @@ jobs ran), 73 s of it on images. Expect, over seeds 0 to 2:
                     (1.0), 54.0 (2.7)
 """
 
-from taskvec_jax.experiments.studies import forgetting_config
+from taskvec_jax.experiments.studies.forgetting import config
 
 
-def get_config() -> forgetting_config.ForgettingStudyConfig:
+def get_config() -> config.ForgettingStudyConfig:
   """Returns the settings; the fields are explained where they are declared."""
-  return forgetting_config.ForgettingStudyConfig()
+  return config.ForgettingStudyConfig()

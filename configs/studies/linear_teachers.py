@@ -22,11 +22,9 @@ seeds 0 to 2 (worst case over problems, or mean and one standard error):
                   with one layer, 2.8 with seven, in units of the base's
 """
 
-from taskvec_jax.experiments.studies import linear_teachers_config
+from taskvec_jax.experiments.studies.linear_teachers import config
 
 
-def get_config() -> linear_teachers_config.LinearTeachersStudyConfig:
+def get_config() -> config.LinearTeachersStudyConfig:
   """Returns the settings; the fields are explained where they are declared."""
-  return linear_teachers_config.LinearTeachersStudyConfig(
-      name='linear_teachers'
-  )
+  return config.LinearTeachersStudyConfig(name='linear_teachers')

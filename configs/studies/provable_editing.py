@@ -27,11 +27,9 @@ spread is 0.2 or less unless given):
                   it lacks 17.7 (3.1) points at 0.17 and 6.5 (1.7) at 0.84
 """
 
-from taskvec_jax.experiments.studies import provable_editing_config
+from taskvec_jax.experiments.studies.provable_editing import config
 
 
-def get_config() -> provable_editing_config.ProvableEditingStudyConfig:
+def get_config() -> config.ProvableEditingStudyConfig:
   """Returns the settings; the fields are explained where they are declared."""
-  return provable_editing_config.ProvableEditingStudyConfig(
-      name='provable_editing'
-  )
+  return config.ProvableEditingStudyConfig(name='provable_editing')

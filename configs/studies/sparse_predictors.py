@@ -23,11 +23,9 @@ other jobs ran. Expect, over seeds 0 to 2:
                  source's own task vector 82.8 (0.9)
 """
 
-from taskvec_jax.experiments.studies import sparse_predictors_config
+from taskvec_jax.experiments.studies.sparse_predictors import config
 
 
-def get_config() -> sparse_predictors_config.SparsePredictorsStudyConfig:
+def get_config() -> config.SparsePredictorsStudyConfig:
   """Returns the settings; the fields are explained where they are declared."""
-  return sparse_predictors_config.SparsePredictorsStudyConfig(
-      name='sparse_predictors'
-  )
+  return config.SparsePredictorsStudyConfig(name='sparse_predictors')

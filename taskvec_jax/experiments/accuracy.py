@@ -6,6 +6,7 @@ multitask models, after each of the merged epochs and at convergence; the
 coefficients are all evaluated in one compiled program.
 """
 
+from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -23,10 +24,19 @@ from taskvec_jax.task_vectors import arithmetic
 from taskvec_jax.typing import Params
 
 
+class Trained(NamedTuple):
+  """Models after as many epochs of one regime."""
+
+  epochs: int | None  # of finetuning; None for converged
+  finetuned_params: Mapping[str, Params]  # each task's own
+  multitask_params: Params | None  # None where there are none
+
+
 def base_accuracy(
     setting: setting_lib.Setting, *, seed: int
 ) -> results_lib.Accuracy:
   """Returns the test accuracy of `theta_0` with the frozen heads."""
+  base = dict.fromkeys(setting.data, setting.base_params)
   return results_lib.Accuracy(
       seed=seed,
       regime='',
@@ -35,16 +45,8 @@ def base_accuracy(
       converged=False,
       alpha_rule='',
       alpha=None,
-      accuracy=_test(setting, dict.fromkeys(setting.data, setting.base_params)),
+      accuracy=evaluation.accuracy_fn(setting, 'test')(base),
   )
-
-
-class Which(NamedTuple):
-  """Which models are compared."""
-
-  seed: int
-  regime: str
-  epochs: int | None  # of finetuning; None for converged
 
 
 def accuracy_by_epochs(
@@ -66,81 +68,101 @@ def accuracy_by_epochs(
     merge_epochs: after each of these all models are compared, and converged.
     alphas: coefficients to choose from; 1/T is always among them.
   """
-  found = []
+  trained = []
   for epochs in [*merge_epochs, None]:
     params = {name: _params(run, epochs) for name, run in runs.items()}
     multitask_params = params.pop(regimes.MULTITASK)
-    which = Which(seed, regime, epochs)
-    found.append(
-        compare(setting, params, multitask_params, which, alphas=alphas)
-    )
-  return found
+    trained.append(Trained(epochs, params, multitask_params))
+  return compare(setting, trained, seed=seed, regime=regime, alphas=alphas)
 
 
 def compare(
     setting: setting_lib.Setting,
-    finetuned_params: Mapping[str, Params],
-    multitask_params: Params | None,
-    which: Which,
+    trained: Iterable[Trained],
     *,
+    seed: int,
+    regime: str,
     alphas: Sequence[float],
-) -> results_lib.Models:
+) -> list[results_lib.Models]:
   """Returns the accuracies of single-task, merged and multitask models.
 
   Args:
     setting: of the seed.
-    finetuned_params: each task's own.
-    multitask_params: None where there are none.
-    which: for the rows.
+    trained: what is compared; images are placed once for all of them.
+    seed: for the rows.
+    regime: for the rows.
     alphas: coefficients to choose from; 1/T is always among them.
   """
-  rows = []
-
-  def add(model, params, alpha_rule='', alpha=None):
-    rows.append(
-        results_lib.Accuracy(
-            seed=which.seed,
-            regime=which.regime,
-            model=model,
-            epochs=which.epochs,
-            converged=which.epochs is None,
-            alpha_rule=alpha_rule,
-            alpha=alpha,
-            accuracy=_test(setting, params),
-        )
-    )
-
-  tasks = list(setting.data)
-  add('finetuned', finetuned_params)
-  if multitask_params is not None:
-    add('multitask', dict.fromkeys(tasks, multitask_params))
-  task_vectors = {
-      name: arithmetic.task_vector(finetuned_params[name], setting.base_params)
-      for name in tasks
-  }
-  total = arithmetic.weighted_sum(task_vectors, dict.fromkeys(tasks, 1.0))
+  test_fn = evaluation.accuracy_fn(setting, 'test')
+  curve_fn = evaluation.curve_fn(setting, 'validation')
+  base_params, tasks = setting.base_params, list(setting.data)
   uniform = 1 / len(tasks)
-  chosen = choose_alpha(setting, total, sorted({uniform, *alphas}))
-  for rule, alpha in (('1/T', uniform), ('validation', chosen)):
-    merged_params = arithmetic.edit(setting.base_params, total, alpha)
-    add('merged', dict.fromkeys(tasks, merged_params), rule, alpha)
-  return results_lib.Models(rows, _similarity(task_vectors, which))
+  candidates = sorted({uniform, *alphas})
+
+  def compared(one: Trained) -> results_lib.Models:
+    rows = []
+
+    def add(model, params, alpha_rule='', alpha=None):
+      rows.append(
+          results_lib.Accuracy(
+              seed=seed,
+              regime=regime,
+              model=model,
+              epochs=one.epochs,
+              converged=one.epochs is None,
+              alpha_rule=alpha_rule,
+              alpha=alpha,
+              accuracy=test_fn(params),
+          )
+      )
+
+    add('finetuned', one.finetuned_params)
+    if one.multitask_params is not None:
+      add('multitask', dict.fromkeys(tasks, one.multitask_params))
+    task_vectors = {
+        name: arithmetic.task_vector(one.finetuned_params[name], base_params)
+        for name in tasks
+    }
+    total = arithmetic.weighted_sum(task_vectors, dict.fromkeys(tasks, 1.0))
+    chosen = choose_alpha(curve_fn(base_params, total, candidates), candidates)
+    for rule, alpha in (('1/T', uniform), ('validation', chosen)):
+      merged_params = arithmetic.edit(base_params, total, alpha)
+      add('merged', dict.fromkeys(tasks, merged_params), rule, alpha)
+    similarity = _similarity(task_vectors, seed, regime, one.epochs)
+    return results_lib.Models(rows, similarity)
+
+  return [compared(one) for one in trained]
+
+
+def choose_alpha(
+    curves: Mapping[str, np.ndarray], alphas: Sequence[float]
+) -> float:
+  """Returns the coefficient with the best mean accuracy on validation data.
+
+  Args:
+    curves: task name -> accuracies `[A]` of `theta_0 + alpha * sum_t tau_t`.
+    alphas: the candidates `[A]`, rising; of equals the smallest is taken.
+  """
+  return coefficient_search.choose(alphas, np.mean([*curves.values()], axis=0))
 
 
 def _similarity(
-    task_vectors: Mapping[str, Params], which: Which
+    task_vectors: Mapping[str, Params],
+    seed: int,
+    regime: str,
+    epochs: int | None,
 ) -> results_lib.Similarity:
-  names = list(task_vectors)
+  tasks = list(task_vectors)
   norms = {name: float(tree.norm(v)) for name, v in task_vectors.items()}
   return results_lib.Similarity(
-      seed=which.seed,
-      regime=which.regime,
-      epochs=which.epochs,
-      tasks=names,
+      seed=seed,
+      regime=regime,
+      epochs=epochs,
+      tasks=tasks,
       norms=list(norms.values()),
       cosines=[
-          [_cosine(task_vectors, norms, first, second) for second in names]
-          for first in names
+          [_cosine(task_vectors, norms, first, second) for second in tasks]
+          for first in tasks
       ],
   )
 
@@ -153,29 +175,5 @@ def _cosine(task_vectors, norms, first: str, second: str) -> float:
   return product / length if length else 0.0
 
 
-def choose_alpha(
-    setting: setting_lib.Setting, total: Params, alphas: Sequence[float]
-) -> float:
-  """Returns the coefficient with the best mean accuracy on validation data.
-
-  Args:
-    setting: gives the base, the heads and the validation examples.
-    total: `sum_t tau_t`.
-    alphas: the candidates, rising; of equals the smallest is taken.
-  """
-  curves = evaluation.curve_fn(setting, 'validation')(
-      setting.base_params, total, alphas
-  )
-  mean = np.mean([curves[name] for name in setting.data], axis=0)
-  return coefficient_search.choose(alphas, mean)
-
-
 def _params(run: epochs_lib.Run, epochs: int | None) -> Params:
   return run.converged if epochs is None else run.snapshots[epochs]
-
-
-def _test(
-    setting: setting_lib.Setting, params: Mapping[str, Params]
-) -> dict[str, float]:
-  """Returns each task's test accuracy under its own entry of `params`."""
-  return evaluation.accuracy_fn(setting, 'test')(params)

@@ -24,13 +24,14 @@ from taskvec_jax.experiments import atm_config
 from taskvec_jax.experiments import atm_identity
 from taskvec_jax.experiments import atm_trainings
 from taskvec_jax.experiments import description
+from taskvec_jax.experiments import job as job_lib
 from taskvec_jax.experiments import setting as setting_lib
 from taskvec_jax.experiments import setting_summary
-from taskvec_jax.experiments import workdir as workdir_lib
 from taskvec_jax.report import atm_findings
 from taskvec_jax.report import atm_page
 from taskvec_jax.report import atm_results
 from taskvec_jax.report import claims
+from taskvec_jax.report import results as results_lib
 
 
 def run(
@@ -41,29 +42,16 @@ def run(
 ) -> atm_results.Results:
   """Runs the experiment in the work folder; returns and writes its results.
 
-  Args:
-    config: all settings.
-    folder: the work folder, new or of an earlier run of the same config.
-    command: what repeats the run, for the page.
-
-  Raises:
-    ValueError: one sentence, before any work, for a config, a task or a work
-      folder that makes no sense.
-    FloatingPointError: a loss became NaN or infinite; names the epoch.
+  Arguments and errors are those of `task_arithmetic.run`, but there are no
+  bounds, and of several processes it refuses all.
   """
   atm_config.check(config)
   setting_summary.check_one_process()
-  tasks = setting_lib.load_tasks(config)
-  folder = workdir_lib.open_workdir(folder, config)
-  setting_fn = functools.lru_cache(maxsize=1)(
-      lambda seed: setting_lib.build(config, tasks, seed=seed)
-  )
-  seconds: dict[str, float] = {}
-  once = functools.partial(_once, folder, seconds)
+  job = job_lib.begin(config, folder, setting_lib.load_tasks(config))
   found = atm_results.Results(
       setting=setting_summary.summarise(
           config,
-          setting_fn(config.seeds[0]),
+          job.setting_fn(config.seeds[0]),
           command=command,
           finetuning=description.update_rule(config.empirical)
           + ', the optimizer anew in every round',
@@ -74,7 +62,7 @@ def run(
       identity=[],
       references=[],
       curves=[],
-      seconds=seconds,
+      seconds=job.seconds,
   )
   trainings = atm_trainings.trainings(config)
   bar = tqdm.tqdm(
@@ -82,45 +70,40 @@ def run(
   )
   for seed in config.seeds:
     if config.identity_rounds and seed == config.seeds[0]:
-      found.identity += once(
+      found.identity += job.once(
           f'identity-{seed}',
           list[atm_results.Identity],
           lambda seed=seed: atm_identity.identity(
-              config, tasks, setting_fn(seed), seed
+              config, job.tasks, job.setting_fn(seed), seed
           ),
       )
-    job = atm_trainings.job(config, seed, setting_fn)
+    bench = atm_trainings.bench(config, seed, job.setting_fn)
     found.references.append(
-        once(
+        job.once(
             f'references-{seed}',
             atm_results.Reference,
-            functools.partial(atm_trainings.reference, job),
+            functools.partial(atm_trainings.reference, bench),
         )
     )
     for name, train in trainings.items():
       bar.set_description(f'seed {seed} {name}')
       found.curves.append(
-          once(
+          job.once(
               f'-{seed}-'.join(name.split()),
               atm_results.Curve,
-              functools.partial(train, job),
+              functools.partial(train, bench),
           )
       )
       bar.update()
   bar.close()
-  if workdir_lib.is_writer():
-    atm_results.write(folder / 'results.json', found)
-    atm_page.write_page(found, folder)
+  results_lib.write(job.folder / 'results.json', found)
+  atm_page.write_page(found, job.folder)
   return found
 
 
 def summary(results: atm_results.Results) -> str:
   """Returns a table of what was asked and what was measured."""
   return claims.format_table(atm_findings.claims(results))
-
-
-def _once(folder, seconds, part: str, kind, compute):
-  return workdir_lib.once(folder, part, kind, compute, seconds)
 
 
 def _left_out(config: atm_config.ATMConfig) -> list[str]:

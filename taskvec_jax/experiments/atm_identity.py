@@ -21,6 +21,7 @@ from taskvec_jax import tree
 from taskvec_jax.experiments import atm_config
 from taskvec_jax.experiments import equality
 from taskvec_jax.experiments import setting as setting_lib
+from taskvec_jax.experiments import task_losses
 from taskvec_jax.finetuning import gradient_descent
 from taskvec_jax.merging import atm
 from taskvec_jax.merging import averaging
@@ -67,7 +68,7 @@ def _identity(config, setting, seed: int) -> atm_results.Identity:
       base_params,
       {
           task: _one_step(fn, config.learning_rate)
-          for task, fn in setting_lib.value_and_grad_fns(setting).items()
+          for task, fn in task_losses.value_and_grad_fns(setting).items()
       },
       merge,
       scaling=config.scaling,

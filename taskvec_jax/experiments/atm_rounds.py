@@ -22,6 +22,7 @@ import numpy as np
 from taskvec_jax.experiments import config as config_lib
 from taskvec_jax.experiments import regimes
 from taskvec_jax.experiments import setting as setting_lib
+from taskvec_jax.experiments import task_losses
 from taskvec_jax.finetuning import gradient_descent
 from taskvec_jax.finetuning import minibatch
 from taskvec_jax.finetuning import multitask
@@ -134,7 +135,7 @@ def joint_rounds(
   uniform = arithmetic.uniform_scaling(setting.data)
   loss_fn = jax.tree_util.Partial(
       losses.weighted_value_and_grad_fn(setting.module),
-      [setting_lib.padded_head(setting, name) for name in setting.data],
+      [task_losses.padded_head(setting, name) for name in setting.data],
       list(uniform.values()),
   )
   starts = itertools.count(0, num_steps * batch_size)
@@ -169,7 +170,7 @@ def descent_rounds(
 ) -> Iterator[Params]:
   """Yields multitask descent on the mean loss, one exact step a round."""
   fn = multitask.multitask_value_and_grad(
-      setting_lib.value_and_grad_fns(setting),
+      task_losses.value_and_grad_fns(setting),
       arithmetic.uniform_scaling(setting.data),
   )
   for params, _ in gradient_descent.trajectory(

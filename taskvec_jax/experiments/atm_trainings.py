@@ -1,6 +1,6 @@
-"""The trainings of an ATM run, each from a job to its curve by round.
+"""The trainings of an ATM run, each from a bench to its curve by round.
 
-A job is one seed. What a curve says of its cost is counted here: the images
+A bench is one seed. What a curve says of its cost is counted here: the images
 that were read, and the copies of the parameters that would be sent if every
 task had a machine of its own, T to it and T back for every merge and for every
 step of multitask training.
@@ -23,10 +23,10 @@ from taskvec_jax.merging import ties
 from taskvec_jax.report import atm_results
 from taskvec_jax.typing import Params
 
-Training = Callable[['Job'], atm_results.Curve]
+Training = Callable[['Bench'], atm_results.Curve]
 
 
-class Job(NamedTuple):
+class Bench(NamedTuple):
   """What the trainings of one seed need."""
 
   config: atm_config.ATMConfig
@@ -35,12 +35,12 @@ class Job(NamedTuple):
   finetuned_fn: Callable[[], dict[str, Params]]  # spent the budget apart
 
 
-def job(
+def bench(
     config: atm_config.ATMConfig,
     seed: int,
     setting_fn: Callable[[int], setting_lib.Setting],
-) -> Job:
-  """Returns the job of a seed; what it needs is made when it is asked for."""
+) -> Bench:
+  """Returns the bench of a seed; what it needs is made when it is asked for."""
 
   @functools.cache
   def finetuned():
@@ -55,22 +55,22 @@ def job(
         task: fn(setting.base_params, 1) for task, fn in finetune_fns.items()
     }
 
-  return Job(config, seed, setting_fn, finetuned)
+  return Bench(config, seed, setting_fn, finetuned)
 
 
-def reference(job: Job) -> atm_results.Reference:
+def reference(bench: Bench) -> atm_results.Reference:
   """Returns the accuracies of the base and of the tasks' own models."""
-  setting = job.setting_fn(job.seed)
+  setting = bench.setting_fn(bench.seed)
   accuracies = evaluation.accuracy_fn(setting, 'test')
   return atm_results.Reference(
-      seed=job.seed,
+      seed=bench.seed,
       base=accuracies(dict.fromkeys(setting.data, setting.base_params)),
-      finetuned=accuracies(job.finetuned_fn()),
+      finetuned=accuracies(bench.finetuned_fn()),
   )
 
 
 def trainings(config: atm_config.ATMConfig) -> dict[str, Training]:
-  """Returns 'method split' -> job -> Curve, in the order of the tables."""
+  """Returns 'method split' -> bench -> Curve, in the order of the tables."""
   splits = dict(zip(config.splits, atm_config.splits(config), strict=True))
   first, (num_rounds, num_epochs) = next(iter(splits.items()))
   numbers = {'num_rounds': num_rounds, 'num_epochs': num_epochs}
@@ -101,19 +101,19 @@ def trainings(config: atm_config.ATMConfig) -> dict[str, Training]:
 
 
 def _merged(
-    job: Job, *, method: str, num_rounds: int, num_epochs: int
+    bench: Bench, *, method: str, num_rounds: int, num_epochs: int
 ) -> atm_results.Curve:
   """Returns the curve of a training that alternates with a merge."""
-  config, setting = job.config, job.setting_fn(job.seed)
+  config, setting = bench.config, bench.setting_fn(bench.seed)
   trained = setting if method != 'ph' else atm_rounds.on_validation(setting)
   finetune_fns = atm_rounds.local_finetuning(
-      trained, config.empirical, num_epochs=num_epochs, seed=job.seed
+      trained, config.empirical, num_epochs=num_epochs, seed=bench.seed
   )
   numbers = {'scaling': config.scaling, 'num_rounds': num_rounds}
   if method == 'ph':
     rounds = atm.post_hoc_rounds(
         setting.base_params,
-        _mean_task_vector(job),
+        _mean_task_vector(bench),
         finetune_fns,
         initial_scaling=config.scaling,
         **numbers,
@@ -127,7 +127,7 @@ def _merged(
     rounds = atm.rounds(setting.base_params, finetune_fns, merge_fn, **numbers)
   models = list(rounds)
   return _curve(
-      job,
+      bench,
       method,
       (params for params, _ in models),
       num_epochs=num_epochs,
@@ -138,28 +138,28 @@ def _merged(
 
 
 def _joint(
-    job: Job, *, method: str, num_rounds: int, num_epochs: int
+    bench: Bench, *, method: str, num_rounds: int, num_epochs: int
 ) -> atm_results.Curve:
   """Returns the curve of multitask training that reads as many images."""
-  config, setting = job.config, job.setting_fn(job.seed)
+  config, setting = bench.config, bench.setting_fn(bench.seed)
   if method == 'ph-joint':
     setting = atm_rounds.on_validation(setting)._replace(
         base_params=tree.add_scale(
-            setting.base_params, config.scaling, _mean_task_vector(job)
+            setting.base_params, config.scaling, _mean_task_vector(bench)
         )
     )
   num_steps, batch_size = atm_rounds.num_joint_steps(
       setting, config.empirical.batch_size, num_epochs=num_epochs
   )
   return _curve(
-      job,
+      bench,
       method,
       atm_rounds.joint_rounds(
           setting,
           config.empirical,
           num_epochs=num_epochs,
           num_rounds=num_rounds,
-          seed=job.seed,
+          seed=bench.seed,
       ),
       num_epochs=num_epochs,
       images=num_steps * batch_size * len(setting.data),
@@ -168,16 +168,16 @@ def _joint(
 
 
 def _descent(
-    job: Job, *, num_rounds: int, num_epochs: int
+    bench: Bench, *, num_rounds: int, num_epochs: int
 ) -> atm_results.Curve:
   """Returns the curve of one exact joint step a round, at the best step size.
 
   A step size that diverges is passed over, unless all do.
   """
-  setting = job.setting_fn(job.seed)
+  setting = bench.setting_fn(bench.seed)
   accuracies = evaluation.accuracy_fn(setting, 'validation')
   found, failed = [], None
-  for rate in job.config.descent_rates:
+  for rate in bench.config.descent_rates:
     try:
       models = list(
           atm_rounds.descent_rounds(
@@ -195,7 +195,7 @@ def _descent(
     )
   _, rate, models = max(found, key=lambda entry: entry[0])
   return _curve(
-      job,
+      bench,
       'descent',
       models,
       num_epochs=num_epochs,
@@ -206,7 +206,7 @@ def _descent(
 
 
 def _curve(
-    job: Job,
+    bench: Bench,
     method: str,
     models: Iterable[Params],
     *,
@@ -219,7 +219,7 @@ def _curve(
   """Returns the curve of the models after each round.
 
   Args:
-    job: of the seed.
+    bench: of the seed.
     method: of `atm_results.METHODS`.
     models: after each round.
     num_epochs: a round and task.
@@ -228,19 +228,19 @@ def _curve(
     learning_rate: where it was chosen.
     merged_lengths: of the merged task vectors.
   """
-  setting = job.setting_fn(job.seed)
+  setting = bench.setting_fn(bench.seed)
   accuracies = evaluation.accuracy_fn(setting, 'test')
   found = [accuracies(dict.fromkeys(setting.data, params)) for params in models]
   copies = 2 * len(setting.data)
   before_images, before_copies = 0, 0
   if method in ('ph', 'ph-joint'):  # what the merge that they start from cost
-    before_images = atm_config.budget(job.config) * atm_rounds.images_a_pass(
+    before_images = atm_config.budget(bench.config) * atm_rounds.images_a_pass(
         setting
     )
     before_copies = copies
   numbers = range(1, len(found) + 1)
   return atm_results.Curve(
-      seed=job.seed,
+      seed=bench.seed,
       method=method,
       num_rounds=len(found),
       num_epochs=num_epochs,
@@ -252,12 +252,12 @@ def _curve(
   )
 
 
-def _mean_task_vector(job: Job) -> Params:
+def _mean_task_vector(bench: Bench) -> Params:
   """Returns the task vector that post-hoc rounds start from."""
-  base_params = job.setting_fn(job.seed).base_params
+  base_params = bench.setting_fn(bench.seed).base_params
   return averaging.average(
       {
           task: tree.sub(params, base_params)
-          for task, params in job.finetuned_fn().items()
+          for task, params in bench.finetuned_fn().items()
       }
   )

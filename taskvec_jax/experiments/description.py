@@ -120,17 +120,22 @@ def describe_regimes(config: config_lib.Config) -> dict[str, str]:
   return {regime: lines[regime] for regime in config.regimes}
 
 
+def fewer_images(config: config_lib.Config) -> list[str]:
+  """Returns a sentence for each split that is not used as a whole."""
+  return [
+      f'At most {number:,} {split} images a task are used.'
+      for split, number in (
+          ('training', config.max_train),
+          ('validation', config.max_validation),
+          ('test', config.max_test),
+      )
+      if number
+  ]
+
+
 def left_out(config: config_lib.Config) -> list[str]:
   """Returns sentences that say what the run's budget left out."""
-  analysis, said = config.analysis, []
-  if config.max_train:
-    said.append(f'At most {config.max_train} training images a task are used.')
-  for split, number in (
-      ('validation', config.max_validation),
-      ('test', config.max_test),
-  ):
-    if number:
-      said.append(f'At most {number:,} {split} images a task are used.')
+  analysis, said = config.analysis, fewer_images(config)
   if len(config.seeds) > 1:
     said.append(
         'Rates, response map, ladder and eigenvalues are of the first seed'

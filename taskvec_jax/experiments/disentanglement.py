@@ -19,7 +19,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from taskvec_jax.experiments import evaluation
 from taskvec_jax.experiments import setting as setting_lib
+from taskvec_jax.experiments import task_losses
 from taskvec_jax.gradients import full_batch
 from taskvec_jax.merging import linearised
 from taskvec_jax.models import encoders
@@ -68,7 +70,7 @@ def maps(
   largest = max(own.test.num_examples for own in data.values())
   # One batch: a point's parameters are put together once for each.
   setting = setting._replace(data=data, batch_size=largest)
-  batches = setting_lib.evaluation_batches(setting, 'test')
+  batches = evaluation.batches(setting, 'test')
   grid = np.asarray(
       [(first, second) for first in scalings for second in scalings], np.float32
   )
@@ -77,7 +79,7 @@ def maps(
   for model in negation_results.MODELS:
     error, correct = np.zeros(len(grid)), {}
     for name, task in pair.items():
-      head = setting_lib.padded_head(setting, task)
+      head = task_losses.padded_head(setting, task)
       counts = functools.partial(
           full_batch.exact_mean,
           batches=batches[task],

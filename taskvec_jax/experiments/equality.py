@@ -25,6 +25,8 @@ import numpy as np
 
 from taskvec_jax import tree
 from taskvec_jax.experiments import setting as setting_lib
+from taskvec_jax.experiments import splits
+from taskvec_jax.experiments import task_losses
 from taskvec_jax.finetuning import gradient_descent
 from taskvec_jax.gradients import full_batch
 from taskvec_jax.report import results as results_lib
@@ -40,7 +42,7 @@ def equality(
   setting = setting._replace(batch_size=1, resident_bytes=sys.maxsize)
   base_params = setting.base_params
   task_vectors = {}
-  for name, fn in setting_lib.value_and_grad_fns(setting).items():
+  for name, fn in task_losses.value_and_grad_fns(setting).items():
     ((params, _),) = gradient_descent.trajectory(
         base_params, fn, learning_rate=learning_rate, num_epochs=1
     )
@@ -70,7 +72,7 @@ def equality(
 def joint_value_and_grad_fn(setting: setting_lib.Setting) -> ValueAndGradFn:
   """Returns the gradient of `sum_t alpha_t L_t`, by one differentiation."""
   batches = {
-      name: setting_lib.batches(setting, data.train)
+      name: splits.batches(setting, data.train)
       for name, data in setting.data.items()
   }
   num_batches = max(batch.mask.shape[1] for batch in batches.values())
@@ -78,7 +80,7 @@ def joint_value_and_grad_fn(setting: setting_lib.Setting) -> ValueAndGradFn:
       name: batching.pad_batches(batch, num_batches)
       for name, batch in batches.items()
   }
-  loss_sums = {name: setting_lib.loss_sum(setting, name) for name in batches}
+  loss_sums = {name: task_losses.loss_sum(setting, name) for name in batches}
   weights = {
       name: setting.scaling[name] / data.train.num_examples
       for name, data in setting.data.items()

@@ -8,14 +8,31 @@ forward passes.
 from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import numpy as np
 
 from taskvec_jax.experiments import setting as setting_lib
+from taskvec_jax.experiments import splits
+from taskvec_jax.experiments import task_losses
 from taskvec_jax.gradients import full_batch
 from taskvec_jax.merging import coefficient_search
 from taskvec_jax.typing import Params
+
+
+def batches(setting: setting_lib.Setting, split: str) -> dict[str, Any]:
+  """Returns every task's 'validation' or 'test' examples, on the devices.
+
+  All have the shape of the largest, so that one compiled program serves them:
+  a forward pass over padding costs less than a compilation.
+  """
+  arrays = {name: getattr(data, split) for name, data in setting.data.items()}
+  capacity = max(splits.largest_share(split) for split in arrays.values())
+  return {
+      name: full_batch.place(splits.batches(setting, split, capacity=capacity))
+      for name, split in arrays.items()
+  }
 
 
 def accuracy_fn(
@@ -27,15 +44,15 @@ def accuracy_fn(
     setting: gives the heads and the examples.
     split: 'validation' or 'test'.
   """
-  batches = setting_lib.evaluation_batches(setting, split)
-  score_sums = {name: setting_lib.score_sum(setting, name) for name in batches}
+  placed = batches(setting, split)
+  score_sums = {name: task_losses.score_sum(setting, name) for name in placed}
 
   def accuracies(params: Mapping[str, Params]) -> dict[str, float]:
     found = {}
     for name, own in params.items():
       number = getattr(setting.data[name], split).num_examples
       _, correct = full_batch.exact_mean(
-          score_sums[name], own, batches[name], number
+          score_sums[name], own, placed[name], number
       )
       found[name] = float(correct)
     return found
@@ -51,8 +68,8 @@ def curve_fn(
   Of `params + s * task vector` for every scaling s, all in one compiled
   program. Arguments are those of `accuracy_fn`.
   """
-  batches = setting_lib.evaluation_batches(setting, split)
-  score_sums = {name: setting_lib.score_sum(setting, name) for name in batches}
+  placed = batches(setting, split)
+  score_sums = {name: task_losses.score_sum(setting, name) for name in placed}
 
   def curves(params, task_vector, scalings):
     operands = (params, task_vector, np.asarray(scalings, np.float32))
@@ -61,7 +78,7 @@ def curve_fn(
             full_batch.exact_mean(
                 jax.tree_util.Partial(_correct, score_sum),
                 operands,
-                batches[name],
+                placed[name],
                 getattr(setting.data[name], split).num_examples,
             ),
             np.float64,

@@ -19,6 +19,8 @@ import numpy as np
 
 from taskvec_jax import tree
 from taskvec_jax.experiments import setting as setting_lib
+from taskvec_jax.experiments import splits
+from taskvec_jax.experiments import task_losses
 from taskvec_jax.finetuning import gradient_descent
 from taskvec_jax.models import encoders
 from taskvec_jax.models import ffn
@@ -72,7 +74,7 @@ def ladders(
       measured gap; it names both numbers.
     FloatingPointError: the multitask path diverges.
   """
-  curved = setting_lib.grad_and_hvp_fns(setting)
+  curved = task_losses.grad_and_hvp_fns(setting)
   last = max(epochs)
   inner, ends = [], {}
   for state in correction.corrections(
@@ -97,8 +99,8 @@ def ladders(
   )
   feed_forward = isinstance(setting.module, ffn.FFN)
   if feed_forward:
-    whole = setting_lib.whole_train(setting)
-    plain = setting_lib.value_and_grad_fns(setting)
+    whole = splits.whole_train(setting)
+    plain = task_losses.value_and_grad_fns(setting)
     measured.update(_local_norms(whole, inner))
     path_norms = [
         _point_norms(setting, params)

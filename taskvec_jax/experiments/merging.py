@@ -22,15 +22,16 @@ import pathlib
 import tqdm
 
 from taskvec_jax.experiments import description
+from taskvec_jax.experiments import job as job_lib
 from taskvec_jax.experiments import merging_config
 from taskvec_jax.experiments import merging_gaps
 from taskvec_jax.experiments import merging_methods
 from taskvec_jax.experiments import merging_models
 from taskvec_jax.experiments import merging_rows
 from taskvec_jax.experiments import published_weights
+from taskvec_jax.experiments import response_map
 from taskvec_jax.experiments import setting as setting_lib
 from taskvec_jax.experiments import setting_summary
-from taskvec_jax.experiments import workdir as workdir_lib
 from taskvec_jax.report import merging_page
 from taskvec_jax.report import merging_results
 from taskvec_jax.report import merging_table
@@ -45,29 +46,17 @@ def run(
 ) -> merging_results.Results:
   """Runs the comparison in the work folder; returns and writes its results.
 
-  Args:
-    config: all settings.
-    folder: the work folder, new or of an earlier run of the same config.
-    command: what repeats the run, for the page.
-
-  Raises:
-    ValueError: one sentence, before any work, for a config, a task or a work
-      folder that makes no sense.
-    FloatingPointError: a loss became NaN or infinite; names task and epoch.
+  Arguments and errors are those of `task_arithmetic.run`, but there are no
+  bounds, and of several processes it refuses all.
   """
   merging_config.check(config)
   setting_summary.check_one_process()
   weights = published_weights.base(config)
   tasks = setting_lib.load_tasks(config)
-  folder = workdir_lib.open_workdir(folder, config)
-  setting_fn = functools.lru_cache(maxsize=1)(
-      lambda seed: setting_lib.build(config, tasks, seed=seed, weights=weights)
-  )
-  seconds: dict[str, float] = {}
-  once = functools.partial(_once, folder, seconds)
+  job = job_lib.begin(config, folder, tasks, weights)
   first = config.seeds[0]
   found = merging_results.Results(
-      setting=_described(config, setting_fn(first), {}, command),
+      setting=_described(config, job.setting_fn(first), {}, command),
       num_epochs={
           regime: merging_config.num_epochs(config, regime)
           for regime in config.regimes
@@ -77,27 +66,29 @@ def run(
       merges=[],
       gaps=[],
       small_steps=[],
-      seconds=seconds,
+      seconds=job.seconds,
   )
   for seed in config.seeds:
     for regime in config.regimes:
-      _add_regime(config, folder, setting_fn, once, seed, regime, found)
+      _add_regime(job, seed, regime, found)
     # After its finetuning, which so starts at once, and before the next seed's
     # setting takes the place of the first one's.
     if seed == first:
-      eigenvalues = once(
+      eigenvalues = job.once(
           'eigenvalues',
           dict[str, list[float]],
-          lambda: merging_gaps.eigenvalues(config, setting_fn(first)),
+          lambda: response_map.extreme_eigenvalues(
+              job.setting_fn(first),
+              num_iterations=config.analysis.lanczos_iterations,
+              seed=first,
+          ),
       )
-      found.small_steps = merging_gaps.small_steps(
-          config, lambda: setting_fn(first), eigenvalues, once
-      )
+      found.small_steps = merging_gaps.small_steps(job, eigenvalues)
       found.setting = _described(
-          config, setting_fn(first), eigenvalues, command
+          config, job.setting_fn(first), eigenvalues, command
       )
-  merging_results.write(folder / 'results.json', found)
-  merging_page.write_page(found, folder)
+  results_lib.write(job.folder / 'results.json', found)
+  merging_page.write_page(found, job.folder)
   return found
 
 
@@ -119,58 +110,48 @@ def _described(
     how, _, _ = line.partition(', until ')
     epochs = merging_config.num_epochs(config, regime)
     lines[regime] = f'{how}, {epochs} epochs'
-  said = [
-      f'At most {number:,} {split} images a task are used.'
-      for split, number in (
-          ('training', config.max_train),
-          ('validation', config.max_validation),
-          ('test', config.max_test),
-      )
-      if number
-  ]
+  said = description.fewer_images(config)
   if config.methods:
     missing = [m for m in merging_methods.METHODS if m not in config.methods]
     said.append(f'Methods that were left out: {", ".join(missing)}.')
   return dataclasses.replace(found, regimes=lines, left_out=said)
 
 
-def _once(folder, seconds, part: str, kind, compute):
-  return workdir_lib.once(folder, part, kind, compute, seconds)
-
-
-def _add_regime(config, folder, setting_fn, once, seed, regime, found) -> None:
+def _add_regime(job, seed, regime, found) -> None:
   """Adds the models of one seed and regime, and every row about them."""
 
   @functools.cache
   def models():
-    return merging_models.models(config, setting_fn(seed), folder, seed, regime)
+    return merging_models.models(
+        job.config, job.setting_fn(seed), job.folder, seed, regime
+    )
 
   bench = functools.cache(
       lambda: merging_rows.bench(
-          config, setting_fn(seed), models(), seed, regime
+          job.config, job.setting_fn(seed), models(), seed, regime
       )
   )
   which = f'{regime}-{seed}'
-  found.trained += once(
+  found.trained += job.once(
       f'finetuning-{which}',
       list[merging_results.Trained],
       lambda: models().trained,
   )
   if regime == 'exact':
     found.gaps.append(
-        once(
+        job.once(
             f'gap-{which}',
             merging_results.Gap,
             lambda: merging_gaps.gap(
-                setting_fn(seed),
+                job.setting_fn(seed),
                 models(),
                 seed=seed,
-                learning_rate=config.learning_rate,
-                num_epochs=config.num_epochs,
+                learning_rate=job.config.learning_rate,
+                num_epochs=job.config.num_epochs,
             ),
         )
     )
-  wanted = config.methods or tuple(merging_methods.METHODS)
+  wanted = job.config.methods or tuple(merging_methods.METHODS)
   names = [
       name for name in wanted if regime in merging_methods.METHODS[name].regimes
   ]
@@ -183,7 +164,7 @@ def _add_regime(config, folder, setting_fn, once, seed, regime, found) -> None:
     measure = merging_rows.rows
     if name in merging_rows.REFERENCES:
       measure = merging_rows.reference
-    found.merges += once(
+    found.merges += job.once(
         f'merging-{which}-{name}',
         list[merging_results.Merge],
         lambda name=name, measure=measure: measure(bench(), name),

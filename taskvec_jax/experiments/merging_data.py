@@ -14,6 +14,7 @@ import numpy as np
 from taskvec_jax.experiments import merging_functions
 from taskvec_jax.experiments import merging_inputs
 from taskvec_jax.experiments import setting as setting_lib
+from taskvec_jax.experiments import splits
 from taskvec_jax.gradients import full_batch
 from taskvec_jax.merging import adamerging
 from taskvec_jax.merging import averaging
@@ -153,7 +154,7 @@ def regmean_merge(inputs: Inputs) -> Merged:
     grams[task] = full_batch.exact_mean(
         merging_functions.gram_fn(setting.module),
         arithmetic.edit(setting.base_params, vector),
-        setting_lib.batches(setting, setting.data[task].train),
+        splits.batches(setting, setting.data[task].train),
         1,  # the sum
     )
   merged = regmean.regmean(

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from taskvec_jax.experiments import merging_inputs
-from taskvec_jax.experiments import setting as setting_lib
+from taskvec_jax.experiments import task_losses
 from taskvec_jax.gradients import losses
 from taskvec_jax.merging import adamerging
 from taskvec_jax.merging import regmean
@@ -53,7 +53,7 @@ def batch_loss(
     orders.append(order[: num_steps * size].reshape(num_steps, size))
     arrays.append((jnp.asarray(one.inputs), jnp.asarray(one.labels)))
   own = [
-      setting_lib.padded_head(inputs.setting, t) for t in inputs.setting.data
+      task_losses.padded_head(inputs.setting, t) for t in inputs.setting.data
   ]
   return jax.tree_util.Partial(
       fn, own, arrays, [jnp.asarray(order, jnp.int32) for order in orders]

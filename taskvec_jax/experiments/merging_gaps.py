@@ -5,18 +5,17 @@ base model's derivatives alone (3.4), by the second-order term along the
 multitask path (3.3) and by linear response (3.7).
 """
 
-from collections.abc import Callable
 import math
 from typing import Any
 from typing import NamedTuple
 
 from taskvec_jax import tree
+from taskvec_jax.experiments import job as job_lib
 from taskvec_jax.experiments import merging_config
 from taskvec_jax.experiments import merging_models
 from taskvec_jax.experiments import rates
-from taskvec_jax.experiments import response_map
 from taskvec_jax.experiments import setting as setting_lib
-from taskvec_jax.experiments import task_arithmetic
+from taskvec_jax.experiments import task_losses
 from taskvec_jax.report import merging_results
 from taskvec_jax.report import results as results_lib
 from taskvec_jax.second_order import correction
@@ -66,7 +65,7 @@ def gap(
   }
   merged_params = arithmetic.merge(base_params, task_vectors, scaling)
   measured = tree.sub(merged_params, models.multitask)
-  fns = setting_lib.grad_and_hvp_fns(setting)
+  fns = task_losses.grad_and_hvp_fns(setting)
   at_base = correction.base_correction(
       base_params, fns, scaling, num_epochs=num_epochs
   )
@@ -112,27 +111,13 @@ def _prediction(
   )
 
 
-def eigenvalues(
-    config: merging_config.MergingConfig, setting: setting_lib.Setting
-) -> dict[str, list[float]]:
-  """Returns each task's (lowest, highest) eigenvalue of `H_t(theta_0)`."""
-  found = response_map.extreme_eigenvalues(
-      setting,
-      num_iterations=config.analysis.lanczos_iterations,
-      seed=config.seeds[0],
-  )
-  return {task: list(pair) for task, pair in found.items()}
-
-
 def small_steps(
-    config: merging_config.MergingConfig,
-    setting_fn: Callable[[], setting_lib.Setting],
+    job: job_lib.Job[merging_config.MergingConfig],
     eigenvalues: dict[str, list[float]],
-    once: Callable[..., Any],
 ) -> list[results_lib.Rates]:
   """Returns the distances at the small learning rates of the slope test."""
-  analysis = config.analysis
-  if 'exact' not in config.regimes or not analysis.rates_epochs:
+  analysis, first = job.config.analysis, job.config.seeds[0]
+  if 'exact' not in job.config.regimes or not analysis.rates_epochs:
     return []
   lambda_max = max(highest for _, highest in eigenvalues.values())
 
@@ -145,8 +130,8 @@ def small_steps(
         batches='full batch',
     )
 
-  return once(
+  return job.once(
       'small_steps',
       list[results_lib.Rates],
-      lambda: task_arithmetic.in_float64(measure, setting_fn()),
+      lambda: setting_lib.in_float64(measure, job.setting_fn(first)),
   )

@@ -16,7 +16,9 @@ from flax import linen as nn
 import jax
 import numpy as np
 
+from taskvec_jax.experiments import evaluation
 from taskvec_jax.experiments import setting as setting_lib
+from taskvec_jax.experiments import task_losses
 from taskvec_jax.gradients import full_batch
 from taskvec_jax.gradients import losses
 from taskvec_jax.merging import coefficient_search
@@ -36,7 +38,7 @@ class Split(NamedTuple):
 def split(setting: setting_lib.Setting, name: str) -> Split:
   """Returns the 'validation' or 'test' examples."""
   return Split(
-      setting_lib.evaluation_batches(setting, name),
+      evaluation.batches(setting, name),
       {
           task: getattr(data, name).num_examples
           for task, data in setting.data.items()
@@ -111,10 +113,10 @@ def _curve_sum(score_sum, operands, batch):
 
 def _score_sum(setting: setting_lib.Setting, task: str, is_linear: bool):
   if not is_linear:
-    return setting_lib.score_sum(setting, task)
+    return task_losses.score_sum(setting, task)
   return jax.tree_util.Partial(
       _linear_score_sum_fn(setting.module),
-      setting_lib.padded_head(setting, task),
+      task_losses.padded_head(setting, task),
       setting.base_params,
   )
 

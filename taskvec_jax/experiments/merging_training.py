@@ -10,7 +10,7 @@ from taskvec_jax import tree
 from taskvec_jax.experiments import merging_functions
 from taskvec_jax.experiments import merging_inputs
 from taskvec_jax.experiments import regimes
-from taskvec_jax.experiments import setting as setting_lib
+from taskvec_jax.experiments import task_losses
 from taskvec_jax.finetuning import gradient_descent
 from taskvec_jax.merging import atm
 from taskvec_jax.merging import corrected
@@ -33,7 +33,7 @@ def perturb_and_merge_hessian(inputs: Inputs) -> Merged:
       perturb_and_merge.hessian_product_fns(
           inputs.setting.base_params,
           inputs.task_vectors,
-          setting_lib.grad_and_hvp_fns(inputs.setting),
+          task_losses.grad_and_hvp_fns(inputs.setting),
       ),
   )
   return Merged(
@@ -50,7 +50,7 @@ def grad_sign_merge(inputs: Inputs) -> Merged:
   masked = {}
   for task, vector in inputs.task_vectors.items():
     train = setting.data[task].train
-    head = setting_lib.padded_head(setting, task)
+    head = task_losses.padded_head(setting, task)
     chosen = np.random.default_rng([inputs.seed, 1]).permutation(
         len(train.labels)
     )
@@ -92,7 +92,7 @@ def second_order(inputs: Inputs) -> Merged:
   eta = inputs.config.learning_rate
   found = correction.second_order_correction(
       inputs.setting.base_params,
-      setting_lib.grad_and_hvp_fns(inputs.setting),
+      task_losses.grad_and_hvp_fns(inputs.setting),
       inputs.setting.scaling,
       learning_rate=eta,
       num_epochs=inputs.num_epochs,
@@ -104,7 +104,7 @@ def linear_response(inputs: Inputs) -> Merged:
   """Task arithmetic less the gap by linear response (3.7)."""
   found = response.linear_response(
       inputs.setting.base_params,
-      setting_lib.grad_and_hvp_fns(inputs.setting),
+      task_losses.grad_and_hvp_fns(inputs.setting),
       inputs.setting.scaling,
       learning_rate=inputs.config.learning_rate,
       num_epochs=inputs.num_epochs,
@@ -122,7 +122,7 @@ def _corrected(inputs: Inputs, predicted_gap: Params) -> Merged:
 
 
 def _finetune_exact(inputs: Inputs, task: str, num_epochs: int):
-  fn = setting_lib.value_and_grad_fn(inputs.setting, task)
+  fn = task_losses.value_and_grad_fn(inputs.setting, task)
 
   def finetune(params, number):
     del number  # every round reads all examples

@@ -24,23 +24,27 @@ from taskvec_jax.experiments import accuracy
 from taskvec_jax.experiments import analogy
 from taskvec_jax.experiments import description
 from taskvec_jax.experiments import disentanglement
+from taskvec_jax.experiments import evaluation
 from taskvec_jax.experiments import forgetting
+from taskvec_jax.experiments import job as job_lib
 from taskvec_jax.experiments import negation_config
 from taskvec_jax.experiments import negation_models
 from taskvec_jax.experiments import regimes
 from taskvec_jax.experiments import setting as setting_lib
 from taskvec_jax.experiments import setting_summary
-from taskvec_jax.experiments import workdir as workdir_lib
 from taskvec_jax.report import claims
 from taskvec_jax.report import negation_findings
 from taskvec_jax.report import negation_page
 from taskvec_jax.report import negation_results
+from taskvec_jax.report import results as results_lib
 from taskvec_jax.task_vectors import arithmetic
 from taskvec_jax.typing import Params
 
+_Job = job_lib.Job[negation_config.NegationConfig]
 
-class _Job(NamedTuple):
-  """One seed."""
+
+class _Bench(NamedTuple):
+  """What is measured with of one seed."""
 
   config: negation_config.NegationConfig
   seed: int
@@ -57,28 +61,18 @@ def run(
 ) -> negation_results.Results:
   """Runs the experiment in the work folder; returns and writes its results.
 
-  Args:
-    config: all settings.
-    folder: the work folder, new or of an earlier run of the same config.
-    command: what repeats the run, for the page.
-
-  Raises:
-    ValueError: one sentence, before any work, for a config, a task or a work
-      folder that makes no sense.
-    FloatingPointError: a loss became NaN or infinite; names task and epoch.
+  Arguments and errors are those of `task_arithmetic.run`, but there are no
+  bounds, and of several processes it refuses all.
   """
   negation_config.check(config)
   setting_summary.check_one_process()
   tasks = setting_lib.load_tasks(config)
   negation_config.check_tasks(config, tasks)
-  folder = workdir_lib.open_workdir(folder, config)
-  setting_fn = functools.lru_cache(maxsize=1)(
-      lambda seed: setting_lib.build(config, tasks, seed=seed)
-  )
+  job = job_lib.begin(config, folder, tasks)
   found = negation_results.Results(
       setting=setting_summary.summarise(
           config,
-          setting_fn(config.seeds[0]),
+          job.setting_fn(config.seeds[0]),
           command=command,
           finetuning=(
               f'{description.update_rule(config.empirical)}, until'
@@ -91,14 +85,12 @@ def run(
       forgetting=[],
       disentanglement=[],
       analogies=[],
-      seconds={},
+      seconds=job.seconds,
   )
   for seed in config.seeds:
-    job = _job(config, folder, seed, functools.partial(setting_fn, seed))
-    _add_seed(job, folder, found)
-  if workdir_lib.is_writer():
-    negation_results.write(folder / 'results.json', found)
-    negation_page.write_page(found, folder)
+    _add_seed(job, seed, found)
+  results_lib.write(job.folder / 'results.json', found)
+  negation_page.write_page(found, job.folder)
   return found
 
 
@@ -107,31 +99,28 @@ def summary(results: negation_results.Results) -> str:
   return claims.format_table(negation_findings.claims(results))
 
 
-def _job(config, folder, seed: int, setting_fn) -> _Job:
+def _bench(job: _Job, seed: int) -> _Bench:
   models: dict[str, Params] = {}
 
   def finetune(setting, task, name=''):
     name = name or task
     if name not in models:
       models[name] = negation_models.finetuned(
-          config, setting, folder, task, seed=seed, name=name
+          job.config, setting, job.folder, task, seed=seed, name=name
       )
     return models[name]
 
-  return _Job(config, seed, setting_fn, finetune)
+  setting_fn = functools.partial(job.setting_fn, seed)
+  return _Bench(job.config, seed, setting_fn, finetune)
 
 
-def _add_seed(job: _Job, folder, found: negation_results.Results) -> None:
+def _add_seed(job: _Job, seed: int, found: negation_results.Results) -> None:
   """Adds everything of one seed, from the folder what is there."""
+  bench = _bench(job, seed)
 
   def once(part: str, kind: Any, compute) -> Any:
-    return workdir_lib.once(
-        folder,
-        f'{part}-{job.seed}',
-        list[kind],
-        functools.partial(compute, job),
-        found.seconds,
-    )
+    make = functools.partial(compute, bench)
+    return job.once(f'{part}-{seed}', list[kind], make)
 
   found.forgetting += once(
       'forgetting', negation_results.Forgetting, _forgetting
@@ -144,19 +133,19 @@ def _add_seed(job: _Job, folder, found: negation_results.Results) -> None:
     found.analogies += once('analogy', negation_results.Analogy, _analogy)
 
 
-def _task_vectors(job: _Job, tasks) -> dict[str, Params]:
-  setting = job.setting_fn()
+def _task_vectors(bench: _Bench, tasks) -> dict[str, Params]:
+  setting = bench.setting_fn()
   return {
       task: arithmetic.task_vector(
-          job.finetune(setting, task), setting.base_params
+          bench.finetune(setting, task), setting.base_params
       )
       for task in tasks
   }
 
 
-def _forgetting(job: _Job) -> list[negation_results.Forgetting]:
-  setting, config = job.setting_fn(), job.config
-  task_vectors = _task_vectors(job, setting.data)
+def _forgetting(bench: _Bench) -> list[negation_results.Forgetting]:
+  setting, config = bench.setting_fn(), bench.config
+  task_vectors = _task_vectors(bench, setting.data)
   targets = config.targets or tuple(setting.data)
   return forgetting.forget(
       setting,
@@ -164,15 +153,15 @@ def _forgetting(job: _Job) -> list[negation_results.Forgetting]:
           'base': forgetting.Start(setting.base_params, {}),
           'merged': _merged_start(setting, task_vectors, config.alphas),
           'multitask': forgetting.Start(
-              job.finetune(setting, regimes.MULTITASK),
-              {target: _without(job, target) for target in targets},
+              bench.finetune(setting, regimes.MULTITASK),
+              {target: _without(bench, target) for target in targets},
           ),
       },
       task_vectors,
       targets=targets,
       scalings=config.scalings,
       control=config.control,
-      seed=job.seed,
+      seed=bench.seed,
   )
 
 
@@ -184,42 +173,44 @@ def _merged_start(
       task_vectors, dict.fromkeys(task_vectors, 1.0)
   )
   candidates = sorted({1 / len(task_vectors), *alphas})
-  alpha = accuracy.choose_alpha(setting, total, candidates)
+  curve_fn = evaluation.curve_fn(setting, 'validation')
+  curves = curve_fn(setting.base_params, total, candidates)
+  alpha = accuracy.choose_alpha(curves, candidates)
   return forgetting.merged_start(setting.base_params, task_vectors, alpha)
 
 
-def _without(job: _Job, target: str) -> Params:
+def _without(bench: _Bench, target: str) -> Params:
   """Returns multitask training on all tasks but one."""
-  setting = job.setting_fn()
+  setting = bench.setting_fn()
   others = [task for task in setting.data if task != target]
-  return job.finetune(
+  return bench.finetune(
       negation_models.only(setting, others),
       regimes.MULTITASK,
       f'without_{target}',
   )
 
 
-def _maps(job: _Job) -> list[negation_results.Disentanglement]:
-  setting, config = job.setting_fn(), job.config
+def _maps(bench: _Bench) -> list[negation_results.Disentanglement]:
+  setting, config = bench.setting_fn(), bench.config
   pair = config.pair or tuple(setting.data)[:2]
   return disentanglement.maps(
       setting,
-      _task_vectors(job, pair),
+      _task_vectors(bench, pair),
       scalings=config.map_scalings,
       num_images=config.map_images,
-      seed=job.seed,
+      seed=bench.seed,
   )
 
 
-def _analogy(job: _Job) -> list[negation_results.Analogy]:
+def _analogy(bench: _Bench) -> list[negation_results.Analogy]:
   return [
       analogy.analogy(
-          job.setting_fn(),
-          job.finetune,
-          known=job.config.analogy[0],
-          asked=job.config.analogy[1],
-          scalings=job.config.scalings,
-          seed=job.seed,
+          bench.setting_fn(),
+          bench.finetune,
+          known=bench.config.analogy[0],
+          asked=bench.config.analogy[1],
+          scalings=bench.config.scalings,
+          seed=bench.seed,
       )
   ]
 

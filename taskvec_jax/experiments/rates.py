@@ -14,6 +14,8 @@ import numpy as np
 
 from taskvec_jax import tree
 from taskvec_jax.experiments import setting as setting_lib
+from taskvec_jax.experiments import splits
+from taskvec_jax.experiments import task_losses
 from taskvec_jax.finetuning import gradient_descent
 from taskvec_jax.finetuning import minibatch
 from taskvec_jax.finetuning import multitask
@@ -43,8 +45,8 @@ class Norms(NamedTuple):
 
 def full_batch_steps(setting: setting_lib.Setting, num_steps: int) -> Steps:
   """Returns the same exact functions for every step."""
-  plain = setting_lib.value_and_grad_fns(setting)
-  curved = setting_lib.grad_and_hvp_fns(setting)
+  plain = task_losses.value_and_grad_fns(setting)
+  curved = task_losses.grad_and_hvp_fns(setting)
   return Steps([plain] * num_steps, [curved] * num_steps)
 
 
@@ -68,14 +70,12 @@ def minibatch_steps(
   }
   for step in range(num_steps):
     data = {
-        name: task._replace(
-            train=setting_lib.chosen(task.train, orders[name][step])
-        )
+        name: task._replace(train=splits.chosen(task.train, orders[name][step]))
         for name, task in setting.data.items()
     }
     one = setting._replace(data=data)
-    plain.append(setting_lib.value_and_grad_fns(one))
-    curved.append(setting_lib.grad_and_hvp_fns(one))
+    plain.append(task_losses.value_and_grad_fns(one))
+    curved.append(task_losses.grad_and_hvp_fns(one))
   return Steps(plain, curved)
 
 

@@ -21,7 +21,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from taskvec_jax.experiments import config as config_lib
+from taskvec_jax.experiments import evaluation
 from taskvec_jax.experiments import setting as setting_lib
+from taskvec_jax.experiments import splits
+from taskvec_jax.experiments import task_losses
 from taskvec_jax.finetuning import gradient_descent
 from taskvec_jax.finetuning import minibatch
 from taskvec_jax.finetuning import multitask
@@ -87,7 +90,7 @@ def empirical_steps(
   # Sequences, not mappings: names would be a part of the compiled program.
   loss_fn = jax.tree_util.Partial(
       losses.weighted_value_and_grad_fn(setting.module),
-      [setting_lib.padded_head(setting, name) for name in names],
+      [task_losses.padded_head(setting, name) for name in names],
       weights,
   )
   optimizer = config_lib.empirical_optimizer(
@@ -151,7 +154,7 @@ def _gathered(examples, max_bytes: int, order: np.ndarray):
     part = order[first : first + num]
     yield [
         batching.Batch(
-            *setting_lib.gathered(arrays, part % arrays.num_examples),
+            *splits.gathered(arrays, part % arrays.num_examples),
             np.ones(part.shape, bool),
         )
         for arrays in examples
@@ -166,9 +169,9 @@ def base_gradient(setting: setting_lib.Setting, task: str) -> Params:
 def _objective(setting: setting_lib.Setting, task: str) -> ValueAndGradFn:
   """Returns a task's exact loss and gradient, or the multitask objective's."""
   if task != MULTITASK:
-    return setting_lib.value_and_grad_fn(setting, task)
+    return task_losses.value_and_grad_fn(setting, task)
   return multitask.multitask_value_and_grad(
-      setting_lib.value_and_grad_fns(setting), setting.scaling
+      task_losses.value_and_grad_fns(setting), setting.scaling
   )
 
 
@@ -178,10 +181,10 @@ def validation_loss_fn(
   """Returns the validation loss, the scaled sum over tasks for 'multitask'."""
   names = list(setting.scaling) if task == MULTITASK else [task]
   weights = {n: setting.scaling[n] if task == MULTITASK else 1.0 for n in names}
-  batches = setting_lib.evaluation_batches(setting, 'validation')
+  batches = evaluation.batches(setting, 'validation')
   split = {
       n: (
-          setting_lib.loss_sum(setting, n),
+          task_losses.loss_sum(setting, n),
           batches[n],
           setting.data[n].validation.num_examples,
       )

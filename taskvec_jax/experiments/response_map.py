@@ -16,6 +16,7 @@ import tqdm
 
 from taskvec_jax import tree
 from taskvec_jax.experiments import setting as setting_lib
+from taskvec_jax.experiments import task_losses
 from taskvec_jax.finetuning import gradient_descent
 from taskvec_jax.report import results as results_lib
 from taskvec_jax.second_order import correction
@@ -41,17 +42,18 @@ def map_epochs(num_epochs: int) -> list[int]:
 
 def extreme_eigenvalues(
     setting: setting_lib.Setting, *, num_iterations: int, seed: int
-) -> dict[str, tuple[float, float]]:
+) -> dict[str, list[float]]:
   """Returns each task's (lowest, highest) eigenvalue of `H_t(theta_0)`."""
   base_params = setting.base_params
   out = {}
-  for name, fn in setting_lib.grad_and_hvp_fns(setting).items():
-    out[name] = lanczos.extreme_eigenvalues(
+  for name, fn in task_losses.grad_and_hvp_fns(setting).items():
+    pair = lanczos.extreme_eigenvalues(
         jax.random.key(seed),
         lambda v, fn=fn: fn(base_params, v)[1],
         base_params,
         num_iterations=num_iterations,
     )
+    out[name] = list(pair)
   return out
 
 
@@ -64,8 +66,8 @@ def map_row(
 ) -> results_lib.ResponseMap:
   """Returns the map's row of one learning rate, as a map of one row."""
   base_params, scaling = setting.base_params, setting.scaling
-  plain = setting_lib.value_and_grad_fns(setting)
-  curved = setting_lib.grad_and_hvp_fns(setting)
+  plain = task_losses.value_and_grad_fns(setting)
+  curved = task_losses.grad_and_hvp_fns(setting)
   last = max(epochs)
   tracks = {
       name: gradient_descent.trajectory(

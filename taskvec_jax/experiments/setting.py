@@ -1,9 +1,7 @@
 """A run's tasks and base model, ready for the machine.
 
 From a config and a seed: the tasks' arrays (each process its own slice), the
-pretrained base parameters theta_0, one frozen head a task, and from those the
-functions that the theory is about: `value_and_grad_fns` and
-`grad_and_hvp_fns`, exact over all training examples of a task.
+pretrained base parameters theta_0 and one frozen head a task.
 
 Base and heads are pretrained on glyphs and fitted on a few examples, or are
 published CLIP weights and their zero-shot heads. The seed changes pretraining,
@@ -21,20 +19,16 @@ import numpy as np
 
 from taskvec_jax.experiments import config as config_lib
 from taskvec_jax.experiments import pretraining
+from taskvec_jax.experiments import probe_heads
 from taskvec_jax.experiments import published_weights
 from taskvec_jax.gradients import full_batch
-from taskvec_jax.gradients import losses
-from taskvec_jax.models import encoders
 from taskvec_jax.models import heads
 from taskvec_jax.models import pretrained
 from taskvec_jax.task_vectors import arithmetic
-from taskvec_jax.tasks import batching
 from taskvec_jax.tasks import load
 from taskvec_jax.tasks import preprocessing
 from taskvec_jax.tasks import task as task_lib
-from taskvec_jax.typing import GradAndHvpFn
 from taskvec_jax.typing import Params
-from taskvec_jax.typing import ValueAndGradFn
 
 
 class Arrays(NamedTuple):
@@ -178,147 +172,10 @@ def cast(setting: Setting, dtype: Any) -> Setting:
   )
 
 
-def batches(setting: Setting, arrays: Arrays) -> full_batch.Batches:
-  """Returns a split's examples, cut and padded for this process's devices.
-
-  More than `resident_bytes` of images come as a function that yields them.
-  """
-  return _cut(setting, arrays, _largest_share(arrays))
-
-
-def chosen(arrays: Arrays, index: np.ndarray) -> Arrays:
-  """Returns the examples at positions `index` of the whole split."""
-  rows, holders = task_lib.chosen_rows(arrays.holders, index)
-  return Arrays(arrays.inputs[rows], arrays.labels[rows], len(index), holders)
-
-
-def gathered(
-    arrays: Arrays, index: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-  """Returns inputs and labels at positions of a whole split, on all processes.
-
-  All processes call it.
-
-  Args:
-    arrays: the split.
-    index: positions in it, of any shape; the results' leading axes.
-  """
-  if arrays.holders is None:
-    return arrays.inputs[index], arrays.labels[index]
-  mine = arrays.holders[index] == 0
-  rows = (np.cumsum(arrays.holders == 0) - 1)[index[mine]]
-  found = []
-  for array in (arrays.inputs, arrays.labels):
-    part = np.zeros((*index.shape, *array.shape[1:]), array.dtype)
-    part[mine] = array[rows]
-    found.append(full_batch.joined(part))
-  return found[0], found[1]
-
-
-def whole_train(setting: Setting) -> Setting:
-  """Returns the setting with every training example, on all processes.
-
-  For what looks at examples one by one; exact sums would count each example
-  once a process. All processes call it.
-  """
-
-  def whole(train: Arrays) -> Arrays:
-    everything = np.arange(train.num_examples)
-    return Arrays(*gathered(train, everything), train.num_examples)
-
-  return setting._replace(
-      data={
-          name: data._replace(train=whole(data.train))
-          for name, data in setting.data.items()
-      }
-  )
-
-
-def evaluation_batches(setting: Setting, split: str) -> dict[str, Any]:
-  """Returns every task's 'validation' or 'test' examples, on the devices.
-
-  All have the shape of the largest, so that one compiled program serves them:
-  a forward pass over padding costs less than a compilation.
-  """
-  arrays = {name: getattr(data, split) for name, data in setting.data.items()}
-  capacity = max(_largest_share(split) for split in arrays.values())
-  return {
-      name: full_batch.place(_cut(setting, split, capacity))
-      for name, split in arrays.items()
-  }
-
-
-def _cut(setting: Setting, arrays: Arrays, capacity: int) -> full_batch.Batches:
-  numbers = dict(
-      batch_size=setting.batch_size,
-      num_shards=full_batch.num_devices(),
-      capacity=capacity,
-  )
-  # Of the largest slice: all processes must decide alike.
-  image_bytes = int(np.prod(arrays.inputs.shape[1:]))
-  if capacity * image_bytes <= setting.resident_bytes:
-    return batching.make_batches(arrays.inputs, arrays.labels, **numbers)
-  return batching.stream(
-      arrays.inputs,
-      arrays.labels,
-      **numbers,
-      max_bytes=max(setting.resident_bytes // 4, 1),
-  )
-
-
-def _largest_share(arrays: Arrays) -> int:
-  """Returns the number of examples of the process that holds most."""
-  if arrays.holders is None:
-    return arrays.num_examples
-  return int(np.bincount(arrays.holders).max())
-
-
-def padded_head(setting: Setting, task: str) -> heads.Head:
-  """Returns a task's head with as many classes as the largest task has."""
-  num_classes = max(data.num_classes for data in setting.data.values())
-  return heads.pad_classes(setting.heads[task], num_classes=num_classes)
-
-
-def loss_sum(setting: Setting, task: str) -> jax.tree_util.Partial:
-  """Returns `(params, batch) -> summed loss` of one task."""
-  return jax.tree_util.Partial(
-      losses.loss_sum_fn(setting.module), padded_head(setting, task)
-  )
-
-
-def score_sum(setting: Setting, task: str) -> jax.tree_util.Partial:
-  """Returns `(params, batch) -> (summed loss, number correct)` of one task."""
-  return jax.tree_util.Partial(
-      losses.score_sum_fn(setting.module), padded_head(setting, task)
-  )
-
-
-def value_and_grad_fn(setting: Setting, task: str) -> ValueAndGradFn:
-  """Returns one task's exact `params -> (L_t, grad L_t)`."""
-  train = setting.data[task].train
-  return full_batch.exact_value_and_grad(
-      loss_sum(setting, task), batches(setting, train), train.num_examples
-  )
-
-
-def value_and_grad_fns(setting: Setting) -> dict[str, ValueAndGradFn]:
-  """Returns each task's exact `params -> (L_t, grad L_t)`."""
-  return {name: value_and_grad_fn(setting, name) for name in setting.data}
-
-
-def grad_and_hvp_fns(setting: Setting) -> dict[str, GradAndHvpFn]:
-  """Returns each task's exact `(params, v) -> (grad L_t, H_t v)`."""
-  return {
-      name: full_batch.exact_gradient_and_hvp(
-          loss_sum(setting, name),
-          batches(setting, data.train),
-          data.train.num_examples,
-      )
-      for name, data in setting.data.items()
-  }
-
-
-_encode = jax.jit(encoders.encode, static_argnums=0)
+def in_float64(measure, setting: Setting):
+  """Returns `measure(setting)` evaluated in float64."""
+  with jax.enable_x64(True):
+    return measure(cast(setting, np.float64))
 
 
 def _fit_heads(config, tasks, module, base_params, *, seed):
@@ -334,23 +191,18 @@ def _fit_heads(config, tasks, module, base_params, *, seed):
       )
       for name, task in tasks.items()
   }
-
-  def fit():
-    # One pass for all tasks: one compiled program.
-    inputs = np.concatenate([_inputs(config, part) for part in few.values()])
-    features = np.asarray(_encode(module, base_params, inputs))
-    ends = np.cumsum([len(part.labels) for part in few.values()])
-    return {
-        name: heads.linear_probe(
-            part,
-            few[name].labels,
-            num_classes=tasks[name].num_classes,
-            regularization=config.heads.regularization,
-        )
-        for name, part in zip(few, np.split(features, ends[:-1]), strict=True)
-    }
-
-  return _heads_from_first(fit)
+  return _heads_from_first(
+      lambda: probe_heads.fit(
+          module,
+          base_params,
+          {
+              name: (_inputs(config, part), part.labels)
+              for name, part in few.items()
+          },
+          {name: task.num_classes for name, task in tasks.items()},
+          regularization=config.heads.regularization,
+      )
+  )
 
 
 def _heads_from_first(make) -> dict[str, heads.Head]:

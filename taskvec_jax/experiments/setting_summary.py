@@ -36,7 +36,7 @@ def summarise(
       model=description.describe_model(config.model),
       num_parameters=sum(x.size for x in jax.tree.leaves(setting.base_params)),
       finetuning=finetuning,
-      left_out=[*_fewer_images(config), *left_out],
+      left_out=[*description.fewer_images(config), *left_out],
   )
 
 
@@ -66,15 +66,3 @@ def check_one_process() -> None:
         'This experiment runs in one process, but this run has'
         f' {full_batch.process()[1]}.'
     )
-
-
-def _fewer_images(config: config_lib.Config) -> list[str]:
-  return [
-      f'At most {number:,} {split} images a task are used.'
-      for split, number in (
-          ('training', config.max_train),
-          ('validation', config.max_validation),
-          ('test', config.max_test),
-      )
-      if number
-  ]

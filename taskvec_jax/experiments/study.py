@@ -46,6 +46,7 @@ def run(
 
   Raises:
     ValueError: a work folder of another run, or several processes.
+    FloatingPointError: a loss became NaN or infinite.
   """
   setting_summary.check_one_process()
   folder = workdir_lib.open_workdir(folder, config)

@@ -19,142 +19,32 @@ from collections.abc import Callable
 from collections.abc import Iterator
 import concurrent.futures
 import contextlib
-import functools
 import hashlib
 import os
 import pathlib
 import shutil
 from typing import Any
-from typing import NamedTuple
 
 import numpy as np
 
+from taskvec_jax.merging import file_hashes
+from taskvec_jax.merging import file_job
 from taskvec_jax.merging import recipe as recipe_lib
 from taskvec_jax.merging import slice_merging
 from taskvec_jax.merging import slice_methods
 from taskvec_jax.merging import streams
 from taskvec_jax.merging import tied
 from taskvec_jax.task_vectors import arithmetic
+from taskvec_jax.task_vectors import file_writing
 from taskvec_jax.task_vectors import files as files_lib
-
-# Beside a base's weights: what else a library needs to load it.
-_BESIDE = (
-    '*config.json',
-    'tokenizer*',
-    'vocab.*',
-    'merges.txt',
-    'special_tokens_map.json',
-    'added_tokens.json',
-    'spiece.model',
-    'chat_template*',
-)
+from taskvec_jax.task_vectors import headers
 
 
-class Job(NamedTuple):
-  """A merge that can be done."""
-
-  method: str
-  numbers: slice_methods.Numbers
-  inputs: streams.Inputs
-  output: pathlib.Path
-  stamps: dict[pathlib.Path, tuple[int, ...]]  # of the input files
-
-
-def prepare(
-    *,
-    base: str,
-    finetuned: tuple[str, ...],
-    method: str,
-    numbers: dict[str, str],
-    output: str,
-) -> Job:
-  """Returns the merge, after all that can be checked without the values.
-
-  Args:
-    base: path of a checkpoint, as `files.open_tensors` takes it.
-    finetuned: paths of T checkpoints.
-    method: a name in `slice_methods.METHODS`.
-    numbers: number of the method -> value as text.
-    output: a folder that does not exist.
-
-  Raises:
-    ValueError: a path, the method, a number or the output is wrong, or the
-      checkpoints differ in architecture.
-  """
-  checked = slice_methods.check(method, numbers, max(len(finetuned), 1))
-  folder = pathlib.Path(output).absolute()
-  files_lib.check_absent(folder)
-  return _open(base, finetuned, method, checked, folder)
-
-
-def prepare_again(folder: pathlib.Path) -> Job:
-  """Returns the merge that a folder's recipe tells of, for `repeat`.
-
-  Args:
-    folder: the output of a merge.
-
-  Raises:
-    ValueError: there is no recipe or it cannot be read, or what it tells of
-      can no longer be merged.
-  """
-  recipe = recipe_lib.read(folder)
-  base, *finetuned = recipe_lib.checkpoints(recipe).values()
-  numbers = slice_methods.check(
-      recipe['method'],
-      {name: str(value) for name, value in recipe['numbers'].items()},
-      len(finetuned),
-  )
-  return _open(base, tuple(finetuned), recipe['method'], numbers, folder)
-
-
-def _open(base, finetuned, method, numbers, folder) -> Job:
-  inputs = streams.open_inputs(base, finetuned)
-  stamps = {
-      file: _stamp(file) for files in inputs.models for file in _files_of(files)
-  }
-  return Job(method, numbers, inputs, folder, stamps)
-
-
-def num_bytes_read(job: Job) -> int:
-  """Returns the bytes of tensors that all passes read together."""
-  one_pass = sum(streams.num_bytes(job.inputs, item) for item in _plan(job))
-  return _num_passes(job) * one_pass
-
-
-def describe(job: Job) -> str:
-  """Returns what would be read and written, and the memory it takes."""
-  numbers = ', '.join(f'{k}={v}' for k, v in job.numbers.items())
-  times = 'once' if _num_passes(job) == 1 else f'up to {_num_passes(job)} times'
-  lines = [f'{job.method} with {numbers}', f'reads, {times}:']
-  for role, files in _roles(job.inputs).items():
-    size = recipe_lib.num_bytes(files.files)
-    lines.append(
-        f'  {role}: {files.path}, {len(files.tensors)} tensors in'
-        f' {len(files.files)} file(s), {size / 1e6:.1f} MB'
-    )
-  kept = [
-      name
-      for name, tensor in job.inputs.base.tensors.items()
-      if not files_lib.is_float(tensor.dtype)
-  ]
-  if kept:
-    lines.append(f'keeps {len(kept)} tensors of the base that are no floats')
-  copied = _copied(job.inputs.base)
-  size = recipe_lib.num_bytes((*job.inputs.base.files, *copied))
-  names = [file.name for file in (*job.inputs.base.files, *copied)]
-  lines.append(
-      f'writes {job.output}, {size / 1e6:.1f} MB:'
-      f' {", ".join([*names, recipe_lib.NAME])}'
-  )
-  lines.append(f'memory: about {_memory(job) / 1e6:.0f} MB beyond the program')
-  return '\n'.join(lines)
-
-
-def merge(job: Job, *, progress: Callable[[int], Any]) -> None:
+def merge(job: file_job.Job, *, progress: Callable[[int], Any]) -> None:
   """Writes the merged checkpoint.
 
   Args:
-    job: of `prepare`.
+    job: of `file_job.prepare`.
     progress: called with numbers of bytes that were read, of tensors.
 
   Raises:
@@ -163,13 +53,13 @@ def merge(job: Job, *, progress: Callable[[int], Any]) -> None:
     FloatingPointError: a merged value is not finite in the base's dtype.
     OSError: an input changed meanwhile, or something cannot be written.
   """
-  with files_lib.new_folder(job.output) as hidden:
+  with file_writing.new_folder(job.output) as hidden:
     digests, tensors = _merge_into(hidden, job, progress)
     written = {hidden / name: digest for name, digest in tensors.items()}
-    for file in _copied(job.inputs.base):
+    for file in file_job.copied(job.inputs.base):
       shutil.copyfile(file, hidden / file.name)
-      written[hidden / file.name] = streams.sha256(hidden / file.name)
-    _check_unchanged(job)
+      written[hidden / file.name] = file_hashes.sha256(hidden / file.name)
+    file_job.check_unchanged(job)
     recipe_lib.write(
         hidden,
         recipe_lib.make(
@@ -177,10 +67,10 @@ def merge(job: Job, *, progress: Callable[[int], Any]) -> None:
             numbers=job.numbers,
             inputs={
                 role: {
-                    file: digests.get(file) or streams.sha256(file)
-                    for file in _files_of(files)
+                    file: digests.get(file) or file_hashes.sha256(file)
+                    for file in file_job.files_of(files)
                 }
-                for role, files in _roles(job.inputs).items()
+                for role, files in file_job.roles(job.inputs).items()
             },
             outputs=written,
         ),
@@ -188,12 +78,12 @@ def merge(job: Job, *, progress: Callable[[int], Any]) -> None:
 
 
 def repeat(
-    job: Job, *, progress: Callable[[int], Any]
+    job: file_job.Job, *, progress: Callable[[int], Any]
 ) -> list[recipe_lib.Checked]:
   """Merges again, writes nothing, and compares with the job's recipe.
 
   Args:
-    job: of `prepare_again`.
+    job: of `file_job.prepare_again`.
     progress: called with numbers of bytes that were read, of tensors.
 
   Returns:
@@ -203,7 +93,7 @@ def repeat(
     OSError, FloatingPointError, ValueError: as `merge` does.
   """
   _, tensors = _merge_into(None, job, progress)
-  _check_unchanged(job)
+  file_job.check_unchanged(job)
   said = {
       entry['file']: entry['sha256']
       for entry in recipe_lib.read(job.output)['outputs']
@@ -220,10 +110,12 @@ def repeat(
 
 
 def _merge_into(
-    folder: pathlib.Path | None, job: Job, progress: Callable[[int], Any]
+    folder: pathlib.Path | None,
+    job: file_job.Job,
+    progress: Callable[[int], Any],
 ) -> tuple[dict[pathlib.Path, str], dict[str, str]]:
   """Writes the tensors; returns SHA-256 of the files read, and written."""
-  inputs, slices = job.inputs, _plan(job)
+  inputs, slices = job.inputs, file_job.plan(job)
   finite: set[str] = set()  # tensors whose values were looked at
 
   def read(items, hashes):
@@ -242,12 +134,12 @@ def _merge_into(
     for item, values in read(items, survey_hashes):
       yield item, values.vectors
 
-  survey_hashes = streams.start_hashes(inputs)
+  survey_hashes = file_hashes.start(inputs.models)
   survey = _survey(job, slices, survey_vectors)
   method = slice_methods.METHODS[job.method]
   merge_fn = method.prepare(survey, job.numbers)
-  if _num_passes(job) > 1:
-    before = streams.finish_hashes(survey_hashes)
+  if file_job.num_passes(job) > 1:
+    before = file_hashes.finish(survey_hashes)
   else:
     before = {}
 
@@ -266,10 +158,10 @@ def _merge_into(
           )
       yield found
 
-  hashes = streams.start_hashes(inputs)
+  hashes = file_hashes.start(inputs.models)
   with contextlib.closing(merged()) as pieces:
     written = _write(folder, inputs.base, pieces)
-  digests = streams.finish_hashes(hashes)
+  digests = file_hashes.finish(hashes)
   for file, digest in before.items():
     if digests[file] != digest:
       raise OSError(
@@ -314,7 +206,7 @@ def _pieces(
     merged: Iterator[np.ndarray],
 ) -> Iterator[np.ndarray]:
   """Yields all bytes of an output file in pieces, uint8 `[n]`."""
-  yield np.frombuffer(files_lib.header_bytes(file), np.uint8)
+  yield np.frombuffer(headers.read_bytes(file), np.uint8)
   for name, tensor in base.tensors.items():
     if tensor.file != file:
       continue
@@ -337,7 +229,7 @@ def _put(stream, sha256, piece: np.ndarray) -> None:
     view = view[stream.write(view) :]
 
 
-def _survey(job: Job, slices, vectors) -> slice_merging.Survey:
+def _survey(job: file_job.Job, slices, vectors) -> slice_merging.Survey:
   names = dict.fromkeys(item.name for item in slices)
   tensors = job.inputs.base.tensors
   draws = {name: name for name in names}
@@ -369,59 +261,3 @@ def _check_finite(
       f'the task vectors of tensor {item.name!r} are too large for'
       f' {vectors.dtype}'
   )
-
-
-def _check_unchanged(job: Job) -> None:
-  for file, stamp in job.stamps.items():
-    if _stamp(file) != stamp:
-      raise OSError(
-          f'{file} changed while it was read (its size or time did);'
-          ' nothing was written'
-      )
-
-
-def _stamp(file: pathlib.Path) -> tuple[int, ...]:
-  status = file.stat()
-  return status.st_size, status.st_mtime_ns, status.st_ino
-
-
-def _plan(job: Job) -> list[streams.Slice]:
-  method = slice_methods.METHODS[job.method]
-  return streams.plan(job.inputs, functools.partial(method.grain, job.numbers))
-
-
-def _num_passes(job: Job) -> int:
-  return slice_methods.METHODS[job.method].num_passes(job.numbers)
-
-
-def _roles(inputs: streams.Inputs) -> dict[str, files_lib.TensorFiles]:
-  return {'base': inputs.base} | {
-      f'finetuned {number}': files
-      for number, files in enumerate(inputs.finetuned, 1)
-  }
-
-
-def _files_of(files: files_lib.TensorFiles) -> tuple[pathlib.Path, ...]:
-  """Returns a checkpoint's files, with the index of shards."""
-  return (*files.files, *([files.index] if files.index else []))
-
-
-def _copied(base: files_lib.TensorFiles) -> list[pathlib.Path]:
-  """Returns index of shards, configs and tokenizer files beside the weights."""
-  beside = base.files[0].parent
-  found = {file for pattern in _BESIDE for file in beside.glob(pattern)}
-  found |= {base.index} if base.index else set()
-  return sorted(file for file in found if file.is_file())
-
-
-def _memory(job: Job) -> int:
-  """Returns an estimate, in bytes, of what a merge needs."""
-  num_models = len(job.inputs.models)
-  largest = max((item.size for item in _plan(job)), default=0)
-  # One slice that is read, one that is worked on, and what that takes.
-  sliced = 8 * 4 * largest * num_models
-  tensors = job.inputs.base.tensors.values()
-  if job.method in slice_methods.ON_MATRICES:
-    # Vectors, the result, and the parts of a decomposition.
-    sliced = 4 * (num_models + 8) * max(tensor.size for tensor in tensors)
-  return 32 * 2**20 + sliced

@@ -16,7 +16,7 @@ import platform
 from typing import Any
 from typing import NamedTuple
 
-from taskvec_jax.merging import streams
+from taskvec_jax.merging import file_hashes
 
 NAME = 'recipe.json'
 _PACKAGES = ('taskvec_jax', 'jax', 'jaxlib', 'numpy', 'ml_dtypes')
@@ -80,9 +80,13 @@ def read(folder: pathlib.Path) -> dict[str, Any]:
     )
   try:
     recipe = json.loads(path.read_text(encoding='utf-8'))
-    dict(recipe['numbers']), str(recipe['method']), dict(recipe['versions'])
+    dict(recipe['numbers'])
+    str(recipe['method'])
+    dict(recipe['versions'])
     for entry in (*recipe['inputs'], *recipe['outputs']):
-      str(entry['file']), int(entry['num_bytes']), str(entry['sha256'])
+      str(entry['file'])
+      int(entry['num_bytes'])
+      str(entry['sha256'])
     roles = [entry['role'] for entry in recipe['inputs']]
     if not {'base', 'finetuned 1'} <= set(roles):
       raise ValueError(f'its inputs are {roles}')
@@ -174,7 +178,7 @@ def _problem(file: pathlib.Path, size: int, digest: str) -> str | None:
   found = file.stat().st_size
   if found != size:
     return f'has {found} bytes, not {size}'
-  found = streams.sha256(file)
+  found = file_hashes.sha256(file)
   if found != digest:
     return f'has SHA-256 {found[:12]}..., not {digest[:12]}...'
   return None

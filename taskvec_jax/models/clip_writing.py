@@ -19,6 +19,7 @@ import numpy as np
 from taskvec_jax.models import clip_layouts
 from taskvec_jax.models import clip_sizes
 from taskvec_jax.models import clip_source
+from taskvec_jax.task_vectors import file_writing
 from taskvec_jax.task_vectors import files as files_lib
 from taskvec_jax.task_vectors import flax_msgpack
 
@@ -41,7 +42,7 @@ def write(
       has another shape; a value is NaN or too large for its dtype.
   """
   _check(source, leaves)
-  with files_lib.new_folder(folder) as hidden:
+  with file_writing.new_folder(folder) as hidden:
     if source.files is None:
       file = source.file
       old = flax_msgpack.read(file) if _copied(source, leaves) else {}
@@ -51,7 +52,7 @@ def write(
           lambda name: _tensor(source, name, leaves, old.get(name)),
       )
     else:
-      files_lib.write_files(
+      file_writing.write_files(
           source.files, hidden, _range_fn(source, source.files, leaves)
       )
     for file in clip_source.files_beside(source):

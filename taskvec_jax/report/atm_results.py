@@ -83,11 +83,6 @@ METHODS = {
 }
 
 
-def write(path: str | os.PathLike[str], results: Results) -> None:
-  """Writes `results` as JSON: beside the file, then renamed onto it."""
-  results_lib.write_json(path, dataclasses.asdict(results))
-
-
 def read(path: str | os.PathLike[str]) -> Results:
   """Returns the results that `write` wrote."""
   return results_lib.from_json(

@@ -1,17 +1,13 @@
-"""The figures of a report, by name, and the files they are written to.
+"""The figures of the main job, with the words that go with them.
 
 A figure is a function from `Results`, and from nothing else, to a figure of
 matplotlib, or to None where the run left out what it would show: the page then
 says so. Seven figures cost about six seconds.
 """
 
-import os
-import pathlib
-
 from taskvec_jax.report import first_epoch_figures
 from taskvec_jax.report import pictures
 from taskvec_jax.report import response_figures
-from taskvec_jax.report import results as results_lib
 from taskvec_jax.report import second_order_figures
 
 PICTURES = (
@@ -147,19 +143,3 @@ PICTURES = (
         draw=first_epoch_figures.similarity,
     ),
 )
-
-
-def write_figures(
-    results: results_lib.Results, folder: str | os.PathLike[str]
-) -> list[pathlib.Path]:
-  """Writes `NAME.png` for every figure that `results` can fill.
-
-  Args:
-    results: what a run found.
-    folder: made if it is not there.
-
-  Returns:
-    The files, in the order of `PICTURES`; figures with nothing to show are
-    not among them.
-  """
-  return pictures.write(PICTURES, results, folder)

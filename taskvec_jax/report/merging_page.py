@@ -1,20 +1,19 @@
-"""The page of the comparison of merging methods: one HTML file.
+"""The page of the comparison of merging methods.
 
-As the page of the main job: figures are embedded, nothing is fetched, and all
-that comes from a run is escaped. The words that never change stand in
-`templates/merging.html`.
+The words that never change stand in `templates/merging.html`.
 """
 
 from collections.abc import Iterable
 import os
 import pathlib
+from typing import Any
 from typing import NamedTuple
 
 import numpy as np
 from scipy import stats
 
 from taskvec_jax.report import accuracy
-from taskvec_jax.report import html
+from taskvec_jax.report import experiment_page
 from taskvec_jax.report import merging_figures
 from taskvec_jax.report import merging_results
 from taskvec_jax.report import merging_table
@@ -101,53 +100,47 @@ def write_page(
     results: merging_results.Results, folder: str | os.PathLike[str]
 ) -> pathlib.Path:
   """Writes `folder/report.html` and its figures; returns the page."""
-  folder = pathlib.Path(folder)
-  paths = pictures.write(PICTURES, results, folder / 'figures')
-  page = render(results, paths)
-  return html.write(folder / 'report.html', page)
+  return experiment_page.write(results, folder, **_parts(results))
 
 
 def render(
     results: merging_results.Results, figure_paths: Iterable[pathlib.Path]
 ) -> str:
   """Returns the HTML of the page, with the figures of `figure_paths` in it."""
-  environment = html.environment()
-  environment.filters.update(
-      points=spreads.points,
-      percent=_percent,
-      distance=_distance,
-      ledger=merging_table.ledger,
-  )
+  return experiment_page.render(results, figure_paths, **_parts(results))
+
+
+def _parts(results: merging_results.Results) -> dict[str, Any]:
   tables = [_table(results, regime) for regime in results.num_epochs]
   bar = merging_table.bar(results)
-  return environment.get_template('merging.html').render(
-      results=results,
-      setting=results.setting,
-      tables=tables,
-      best=_best(tables),
-      bar=bar,
-      bar_verdict=(
+  return {
+      'template': 'merging.html',
+      'pictures': PICTURES,
+      'filters': {
+          'percent': _percent,
+          'distance': _distance,
+          'ledger': merging_table.ledger,
+      },
+      'tables': tables,
+      'best': _best(tables),
+      'bar': bar,
+      'bar_verdict': (
           verdicts.NOT_MEASURED if bar is None else verdicts.of(bar.holds)
       ),
-      figures=[
-          figure
-          for figure in pictures.by_claim(PICTURES, figure_paths)[_PAGE]
-          if figure.data
-      ],
-      words={
+      'words': {
           method: merging_words.METHODS[method]
           for method in merging_words.METHODS
           if any(entry.method == method for entry in results.merges)
       },
-      gaps=_gaps(results),
-      lengths=_lengths(results),
-      num_scalings=max(len(entry.scalings) for entry in results.merges),
-      num_at_the_edge=sum(
+      'gaps': _gaps(results),
+      'lengths': _lengths(results),
+      'num_scalings': max(len(entry.scalings) for entry in results.merges),
+      'num_at_the_edge': sum(
           bool(entry.curve) and entry.scaling == entry.scalings[-1]
           for entry in results.merges
       ),
-      num_tuned=sum(bool(entry.curve) for entry in results.merges),
-  )
+      'num_tuned': sum(bool(entry.curve) for entry in results.merges),
+  }
 
 
 def _table(results: merging_results.Results, regime: str) -> _Table:
@@ -218,17 +211,17 @@ def _gaps(results: merging_results.Results) -> list[dict[str, str]]:
 
 
 def _lengths(results: merging_results.Results) -> dict[str, dict[str, str]]:
-  """Returns regime -> task -> |tau_t|, mean over seeds."""
+  """Returns heading, of a regime -> task -> |tau_t|, mean over seeds."""
   found: dict[str, dict[str, list[float]]] = {}
   for run in results.trained:
-    by_task = found.setdefault(run.regime, {})
+    by_task = found.setdefault(f'|τ|, {run.regime}', {})
     by_task.setdefault(run.task, []).append(run.length)
   return {
-      regime: {
+      heading: {
           task: spreads.plain(accuracy.spread(values))
           for task, values in by_task.items()
       }
-      for regime, by_task in found.items()
+      for heading, by_task in found.items()
   }
 
 

@@ -22,16 +22,10 @@ _TARGET, _CONTROL = '#d55e00', '#0072b2'
 
 def curves(results: negation_results.Results) -> mpl_figure.Figure | None:
   """Draws validation accuracy against lambda, one panel a start."""
-  starts = [
-      start
-      for start in negation_results.STARTS
-      if any(row.start == start for row in results.forgetting)
-  ]
-  if not starts:
+  if not results.forgetting:
     return None
-  figure, axes = style.grid(1, len(starts), height=3.4, sharey=True)
-  for panel, start in zip(axes[0], starts, strict=True):
-    rows = [row for row in results.forgetting if row.start == start]
+  figure, panels = _panels(results, height=3.4)
+  for panel, rows in panels:
     for field, color, name in (
         ('target_curve', _TARGET, 'the target'),
         ('control_curve', _CONTROL, 'the other tasks'),
@@ -50,48 +44,25 @@ def curves(results: negation_results.Results) -> mpl_figure.Figure | None:
         linewidth=1.2,
         label='λ chosen, median',
     )
-    style.title(panel, negation_results.STARTS[start])
     panel.set_xlabel('λ')
-  axes[0][0].set_ylabel('validation accuracy (%)')
-  style.legend(figure, axes[0][0], num_columns=3)
+  panels[0][0].set_ylabel('validation accuracy (%)')
+  style.legend(figure, panels[0][0], num_columns=3)
   return figure
 
 
 def targets(results: negation_results.Results) -> mpl_figure.Figure | None:
   """Draws accuracy on each target before and after, one panel a start."""
-  starts = [
-      start
-      for start in negation_results.STARTS
-      if any(row.start == start for row in results.forgetting)
-  ]
-  if not starts:
+  if not results.forgetting:
     return None
-  figure, axes = style.grid(
-      1, len(starts), height=3.2, sharex=True, sharey=True
-  )
-  names = list(dict.fromkeys(row.target for row in results.forgetting))
-  for panel, start in zip(axes[0], starts, strict=True):
-    for y, name in enumerate(reversed(names)):
-      rows = [
-          row
-          for row in results.forgetting
-          if row.start == start and row.target == name
-      ]
-      _draw_target(panel, y, rows)
-    panel.set_yticks(range(len(names)), list(reversed(names)))
-    style.title(panel, negation_results.STARTS[start])
+  figure, panels = _panels(results, height=3.2, sharex=True)
+  names = list(dict.fromkeys(row.target for row in results.forgetting))[::-1]
+  for panel, rows in panels:
+    for y, name in enumerate(names):
+      _draw_target(panel, y, [row for row in rows if row.target == name])
+    panel.set_yticks(range(len(names)), names)
     panel.set_xlim(0, 102)
     panel.set_xlabel('accuracy on the target (%)')
-  handles, labels = axes[0][-1].get_legend_handles_labels()
-  unique = dict(zip(labels, handles, strict=True))
-  figure.legend(
-      unique.values(),
-      unique.keys(),
-      loc='outside lower center',
-      ncols=4,
-      frameon=False,
-      fontsize=9.5,
-  )
+  style.legend(figure, panels[-1][0], num_columns=4)
   return figure
 
 
@@ -147,6 +118,26 @@ def maps(results: negation_results.Results) -> mpl_figure.Figure | None:
   bar.set_label('ξ, of 200% at most', fontsize=9.5)
   bar.ax.tick_params(labelsize=8.5)
   return figure
+
+
+def _panels(
+    results: negation_results.Results, *, height: float, **grid_options
+) -> tuple[
+    mpl_figure.Figure,
+    list[tuple[mpl_axes.Axes, list[negation_results.Forgetting]]],
+]:
+  """Returns a figure and, of each start that was run, its panel and rows."""
+  by_start = {
+      start: [row for row in results.forgetting if row.start == start]
+      for start in negation_results.STARTS
+  }
+  by_start = {start: rows for start, rows in by_start.items() if rows}
+  figure, (axes,) = style.grid(
+      1, len(by_start), height=height, sharey=True, **grid_options
+  )
+  for panel, start in zip(axes, by_start, strict=True):
+    style.title(panel, negation_results.STARTS[start])
+  return figure, list(zip(axes, by_start.values(), strict=True))
 
 
 def _draw_target(

@@ -1,14 +1,13 @@
-"""The page of a run: one HTML file with everything in it.
+"""The page of the main job.
 
-Figures are embedded, styles are inline and nothing is fetched, so the file can
-be mailed or archived. The words that never change stand in
-`templates/page.html`; what depends on the run is made here. Everything that
-comes from a run is escaped.
+The words that never change stand in `templates/page.html`; what depends on the
+run is made here.
 """
 
 from collections.abc import Iterable
 import os
 import pathlib
+from typing import Any
 from typing import NamedTuple
 
 from taskvec_jax.report import accuracy
@@ -16,8 +15,6 @@ from taskvec_jax.report import claims as claims_lib
 from taskvec_jax.report import experiment_page
 from taskvec_jax.report import figures
 from taskvec_jax.report import first_epoch_findings
-from taskvec_jax.report import html
-from taskvec_jax.report import pictures
 from taskvec_jax.report import response_findings
 from taskvec_jax.report import results as results_lib
 from taskvec_jax.report import spreads
@@ -34,39 +31,32 @@ class _TaskTable(NamedTuple):
 def write_page(
     results: results_lib.Results, folder: str | os.PathLike[str]
 ) -> pathlib.Path:
-  """Writes `folder/report.html` and `folder/figures/*.png`; returns the page.
-
-  The page is written beside its place and renamed, so that a reader never sees
-  half of it.
-  """
-  folder = pathlib.Path(folder)
-  written = figures.write_figures(results, folder / 'figures')
-  page = render(results, written)
-  return html.write(folder / 'report.html', page)
+  """Writes `folder/report.html` and `figures/*.png`; returns the page."""
+  return experiment_page.write(results, folder, **_parts(results))
 
 
 def render(
     results: results_lib.Results, figure_paths: Iterable[pathlib.Path]
 ) -> str:
   """Returns the HTML of the page, with the figures of `figure_paths` in it."""
-  environment = html.environment()
-  environment.filters.update(
-      points=spreads.points, share=_share, plain=spreads.plain, model=_model
-  )
+  return experiment_page.render(results, figure_paths, **_parts(results))
+
+
+def _parts(results: results_lib.Results) -> dict[str, Any]:
   rows = accuracy.rows(results)
-  return environment.get_template('page.html').render(
-      results=results,
-      setting=results.setting,
-      sections=experiment_page.sections(claims_lib.claims(results)),
-      figures=pictures.by_claim(figures.PICTURES, figure_paths),
-      rows=rows,
-      comparisons=accuracy.comparisons(results),
-      task_tables=_task_tables(rows),
-      task_errors=_task_errors(results, rows),
-      small_tests=_small_tests(results),
-      reaches=_reaches(results.response_map),
-      first_epochs=_first_epochs(results),
-  )
+  return {
+      'template': 'page.html',
+      'claims': claims_lib.claims(results),
+      'pictures': figures.PICTURES,
+      'filters': {'share': _share, 'model': _model},
+      'rows': rows,
+      'comparisons': accuracy.comparisons(results),
+      'task_tables': _task_tables(rows),
+      'task_errors': _task_errors(results, rows),
+      'small_tests': _small_tests(results),
+      'reaches': _reaches(results.response_map),
+      'first_epochs': _first_epochs(results),
+  }
 
 
 def _task_tables(rows: list[accuracy.Row]) -> list[_TaskTable]:

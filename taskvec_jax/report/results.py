@@ -204,8 +204,11 @@ class Results:
   seconds: dict[str, float]  # wall time by part; differs from run to run
 
 
-def write(path: str | os.PathLike[str], results: Results) -> None:
-  """Writes `results` as JSON: beside the file, then renamed onto it."""
+def write(path: str | os.PathLike[str], results: Any) -> None:
+  """Writes the results of an experiment, a dataclass, as JSON.
+
+  Beside the file, then renamed onto it.
+  """
   write_json(path, dataclasses.asdict(results))
 
 

@@ -90,11 +90,12 @@ def title(panel: mpl_axes.Axes, text: str) -> None:
 def legend(
     figure: mpl_figure.Figure, panel: mpl_axes.Axes, *, num_columns: int
 ) -> None:
-  """Puts one legend below all panels, from what `panel` drew."""
+  """Puts one legend below all panels, each label of `panel` once."""
   handles, labels = panel.get_legend_handles_labels()
+  unique = dict(zip(labels, handles, strict=True))
   figure.legend(
-      handles,
-      labels,
+      unique.values(),
+      unique.keys(),
       loc='outside lower center',
       ncols=num_columns,
       frameon=False,

@@ -22,8 +22,6 @@ import numpy as np
 from taskvec_jax.tasks import task as task_lib
 from taskvec_jax.typing import Array
 
-NAMES = ('even', 'odd')
-
 
 def coloured(images: np.ndarray, red: np.ndarray) -> np.ndarray:
   """Returns grey `images [N, H, W, 1]` in red or green, uint8 `[N, H, W, 3]`.

@@ -62,8 +62,6 @@ from taskvec_jax.typing import Params
 TrainFn = Callable[[str, Params, Mapping[str, Params]], Params]
 # (theta^_{t-1}, Delta, theta*_i of the tasks up to the new one) -> alpha_t.
 CoefficientFn = Callable[[Params, Params, Mapping[str, Params]], float]
-# (params, (batch, key)) -> (loss, gradient); all four objectives are such.
-ObjectiveFn = Callable[[Params, Any], tuple[Array, Params]]
 
 
 class Step(NamedTuple):
@@ -124,23 +122,23 @@ def running_mean(
   return 1 / len(seen)
 
 
+def plain_objective(
+    loss_fn: Callable[[Params, Any], Array], params: Params, batch_and_key: Any
+) -> tuple[Array, Params]:
+  """Returns `(loss, gradient)` of a batch.
+
+  Args:
+    loss_fn: `(params, batch) -> mean loss`. Bind it, and what the other
+      objectives take between it and params, with `jax.tree_util.Partial`.
+    params: theta.
+    batch_and_key: the key is for the objectives that draw.
+  """
+  batch, _ = batch_and_key
+  return jax.value_and_grad(loss_fn)(params, batch)
+
+
 # One function for a pair of numbers and not one a task, as for the losses:
 # what differs between tasks is passed as data.
-@functools.cache
-def plain_objective() -> Callable[..., tuple[Array, Params]]:
-  """Returns `(loss_fn, params, (batch, key)) -> (loss, gradient)`.
-
-  `loss_fn` is `(params, batch) -> mean loss`. Bind it, and what the other
-  objectives take between it and params, with `jax.tree_util.Partial`.
-  """
-
-  def objective(loss_fn, params, batch_and_key):
-    batch, _ = batch_and_key
-    return jax.value_and_grad(loss_fn)(params, batch)
-
-  return objective
-
-
 @functools.cache
 def perturbed_objective(
     *, epsilon: float, probability: float
@@ -155,11 +153,7 @@ def perturbed_objective(
 
     def loss(params):
       drawn = perturb_and_merge.perturbed_params(
-          key,
-          params,
-          previous_params,
-          epsilon=epsilon,
-          probability=probability,
+          key, params, previous_params, epsilon=epsilon, probability=probability
       )
       return loss_fn(drawn, batch)
 
@@ -200,26 +194,23 @@ def noise_objective(
   return objective
 
 
-@functools.cache
-def anchored_objective() -> Callable[..., tuple[Array, Params]]:
-  """Returns `(loss_fn, anchor, strength, params, (batch, key)) -> ...`, EWC.
+def anchored_objective(
+    loss_fn: Callable[[Params, Any], Array],
+    anchor: Anchor,
+    strength: float | Array,
+    params: Params,
+    batch_and_key: Any,
+) -> tuple[Array, Params]:
+  """Returns `(loss, gradient)` of EWC.
 
   The loss lacks the constant of the penalty; the gradient is whole.
   """
-
-  def objective(loss_fn, anchor, strength, params, batch_and_key):
-    batch, _ = batch_and_key
-    loss, gradient = jax.value_and_grad(loss_fn)(params, batch)
-    force = jax.tree.map(
-        lambda f, p, q: f * p - q, anchor.precision, params, anchor.pull
-    )
-    value = 0.5 * tree.vdot(params, tree.sub(force, anchor.pull))
-    return (
-        loss + strength * value,
-        jax.tree.map(lambda g, x: g + strength * x, gradient, force),
-    )
-
-  return objective
+  loss, gradient = plain_objective(loss_fn, params, batch_and_key)
+  force = jax.tree.map(
+      lambda f, p, q: f * p - q, anchor.precision, params, anchor.pull
+  )
+  value = 0.5 * tree.vdot(params, tree.sub(force, anchor.pull))
+  return loss + strength * value, tree.add_scale(gradient, strength, force)
 
 
 def no_anchor(params: Params) -> Anchor:
@@ -238,6 +229,7 @@ def add_to_anchor(
   return Anchor(tree.add(anchor.precision, fisher), pull)
 
 
+@jax.jit
 def gaussian_like(key: Array, direction: Params) -> Params:
   """Returns z, Gaussian with the mean square length of `direction`."""
   flat, unravel = flatten_util.ravel_pytree(direction)

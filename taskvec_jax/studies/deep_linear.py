@@ -191,8 +191,7 @@ def value_and_grad_fn(
   labels = np.einsum('pnd,pd->pn', problems.inputs, problems.target)
   batch = _Batch(problems.inputs.swapaxes(0, 1), labels.T)
   loss_sum = jax.tree_util.Partial(
-      _loss_sum(num_layers, width),
-      jnp.asarray(weights),
+      _loss_sum(num_layers, width), jnp.asarray(weights)
   )
   return full_batch.exact_value_and_grad(
       loss_sum,

@@ -129,12 +129,6 @@ def risk(task: Regression, params: np.ndarray) -> np.ndarray:
   return np.sum(missed**2, axis=-1) + np.sum(params**2, axis=-1)
 
 
-def best_risk(task: Regression) -> float:
-  """Returns the least risk of any v, `theta' (I + W'W)^-1 theta`."""
-  gram = np.eye(len(task.theta)) + task.features.T @ task.features
-  return float(task.theta @ np.linalg.solve(gram, task.theta))
-
-
 def trained(
     task: Regression,
     *,

@@ -61,16 +61,6 @@ import numpy as np
 from taskvec_jax.studies import linear_teachers
 
 
-def overlap(first: np.ndarray, second: np.ndarray) -> float:
-  """Returns `tr(P_s P_t)` of two sets of inputs `[n, d]`.
-
-  It is the sum of squared cosines of the principal angles between their rows,
-  on average `n_s n_t / d` for isotropic inputs.
-  """
-  bases = [linear_teachers.row_space(inputs) for inputs in (first, second)]
-  return float(np.sum((bases[0].T @ bases[1]) ** 2))
-
-
 def merged_risks(
     differences: np.ndarray,
     inputs: Sequence[np.ndarray],

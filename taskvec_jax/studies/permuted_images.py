@@ -99,9 +99,7 @@ def init(
 
 # One function a module: tasks of equal shapes share one compiled program.
 @functools.cache
-def loss_sum_fn(
-    module: nn.Module,
-) -> Callable[[Params, batching.Batch], Array]:
+def loss_sum_fn(module: nn.Module) -> Callable[[Params, batching.Batch], Array]:
   """Returns `loss_sum(params, batch)`, the cross-entropy, its head trained."""
 
   def loss_sum(params: Params, batch: batching.Batch) -> Array:

@@ -193,7 +193,6 @@ class Agreement(NamedTuple):
   """A predicted region against a measured one."""
 
   share: float  # of the clear cells, those on which the two agree
-  num_clear: int  # cells outside the margin
   kept: float  # of the clear cells that are promised, those that hold
 
 
@@ -204,7 +203,6 @@ def agreement(
   promised = clear & predicted
   return Agreement(
       float(np.mean((predicted == measured)[clear])) if clear.any() else np.nan,
-      int(np.sum(clear)),
       float(np.mean(measured[promised])) if promised.any() else np.nan,
   )
 

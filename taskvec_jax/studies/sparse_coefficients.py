@@ -106,12 +106,6 @@ def loss(problem: Problem, coefficients: Array) -> Array:
   )
 
 
-def accuracy(problem: Problem, coefficients: Array) -> Array:
-  """Returns the linearised model's accuracy, 0 to 1."""
-  logits = problem.offsets + problem.columns @ coefficients
-  return jnp.mean(jnp.argmax(logits, axis=1) == problem.labels)
-
-
 def largest_penalty(problem: Problem) -> Array:
   """Returns max|grad L(0)|, the least lambda of the lasso that gives a = 0."""
   zeros = jnp.zeros(problem.columns.shape[-1], problem.columns.dtype)
@@ -120,11 +114,7 @@ def largest_penalty(problem: Problem) -> Array:
 
 @functools.partial(jax.jit, static_argnames=('sparse', 'num_steps'))
 def solve(
-    problem: Problem,
-    penalty: Array,
-    *,
-    sparse: bool,
-    num_steps: int = 300,
+    problem: Problem, penalty: Array, *, sparse: bool, num_steps: int = 300
 ) -> Array:
   """Returns a(lambda) `[B]`; traceable, differentiable in lambda and examples.
 

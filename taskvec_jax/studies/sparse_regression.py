@@ -128,11 +128,7 @@ def cross_validated(
   for fold in range(num_folds):
     there, out = folds != fold, folds == fold
     w = _paths(
-        features[:, there],
-        targets[:, there],
-        shares,
-        sparse=sparse,
-        **options,
+        features[:, there], targets[:, there], shares, sparse=sparse, **options
     )
     predicted = np.einsum('pnm,psm->psn', features[:, out], w)
     errors += np.square(predicted - targets[:, None, out]).sum(axis=-1)
@@ -184,11 +180,7 @@ def _lasso_paths(grams, correlations, shares, *, tolerance, max_sweeps):
   def one(gram, correlation):
     penalties = sparse_predictors.l1_penalty(correlation, shares)
     return sparse_predictors.lasso_path(
-        gram,
-        correlation,
-        penalties,
-        tolerance=tolerance,
-        max_sweeps=max_sweeps,
+        gram, correlation, penalties, tolerance=tolerance, max_sweeps=max_sweeps
     )
 
   return jax.vmap(one)(grams, correlations)
@@ -211,11 +203,7 @@ def _paths(features, targets, shares, *, sparse, tolerance, max_sweeps):
   correlations = np.einsum('pnm,pn->pm', features, targets) / num_examples
   if sparse:
     found = _lasso_paths(
-        grams,
-        correlations,
-        shares,
-        tolerance=tolerance,
-        max_sweeps=max_sweeps,
+        grams, correlations, shares, tolerance=tolerance, max_sweeps=max_sweeps
     )
   else:
     found = _ridge_paths(grams, correlations, shares)

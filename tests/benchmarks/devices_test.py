@@ -7,7 +7,7 @@ CONFIG = """
 from taskvec_jax.experiments import config
 
 def get_config():
-  model = config.FFNModel(widths=(5, 4))
+  model = config.FFNModel(widths=(5,))
   return config.Config(name='small', tasks=('a',), model=model, image_size=7)
 """
 
@@ -17,7 +17,7 @@ def test_two_devices_find_what_one_does(tmp_path):
   path.write_text(CONFIG)
   one, _ = devices.run(str(path), num_examples=7, batch_size=2, num_turns=1)
   two, seconds = devices._in_fresh_process(2, [str(path), 7, 2, 1])
-  num_parameters = 49 * 5 + 5 + 5 * 4 + 4
+  num_parameters = 49 * 5 + 5
   assert one['gradient'].shape == (1 + num_parameters,)  # the loss before it
   assert one['second order'].shape == (2 * num_parameters,)
   for function, found in two.items():

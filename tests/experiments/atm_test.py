@@ -20,15 +20,6 @@ _IMAGES = 80  # two tasks of 40
 _VALIDATION = 32  # 20 digits, 12 faces
 
 
-@pytest.fixture(scope='module', autouse=True)
-def cache(tmp_path_factory):
-  """Pretraining of this file's runs."""
-  patch = pytest.MonkeyPatch()
-  patch.setenv('TASKVEC_JAX_CACHE', str(tmp_path_factory.mktemp('cache')))
-  yield
-  patch.undo()
-
-
 @pytest.fixture(scope='module')
 def finished(tmp_path_factory):
   """One finished run: its folder and its results."""

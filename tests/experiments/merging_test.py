@@ -28,16 +28,6 @@ _ROOT = pathlib.Path(__file__).parents[2]
 _ROUNDING = 1e-5  # of a distance relative to the way that was gone
 
 
-@pytest.fixture(scope='module', autouse=True)
-def cache(tmp_path_factory):
-  """Pretraining of this file's runs."""
-  patch = pytest.MonkeyPatch()
-  folder = tmp_path_factory.mktemp('cache')
-  patch.setenv('TASKVEC_JAX_CACHE', str(folder))
-  yield folder
-  patch.undo()
-
-
 @pytest.fixture(scope='module')
 def finished(tmp_path_factory):
   """One run of all methods: its folder and its results."""

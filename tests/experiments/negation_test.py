@@ -25,15 +25,6 @@ from tests import problems
 from tests.experiments import tiny_negation
 
 
-@pytest.fixture(scope='module', autouse=True)
-def cache(tmp_path_factory):
-  """Pretraining of this file's runs."""
-  patch = pytest.MonkeyPatch()
-  patch.setenv('TASKVEC_JAX_CACHE', str(tmp_path_factory.mktemp('cache')))
-  yield
-  patch.undo()
-
-
 @pytest.fixture(scope='module')
 def finished(tmp_path_factory):
   """One finished run: its folder and its results."""

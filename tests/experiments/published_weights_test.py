@@ -98,12 +98,8 @@ def _config(weights, **changes):
 
 @pytest.fixture(scope='module')
 def clip(tmp_path_factory):
-  """The folder of a CLIP's weights; caches go beside it."""
-  root = tmp_path_factory.mktemp('published')
-  patch = pytest.MonkeyPatch()
-  patch.setenv('TASKVEC_JAX_CACHE', str(root / 'cache'))
-  yield _write_clip(root / 'clip')
-  patch.undo()
+  """The folder of a CLIP's weights."""
+  return _write_clip(tmp_path_factory.mktemp('published') / 'clip')
 
 
 @pytest.fixture(scope='module')

@@ -11,14 +11,12 @@ from taskvec_jax.models import ffn
 
 
 @pytest.fixture(scope='module')
-def fixture(tmp_path_factory):
+def fixture():
   """Two digit tasks, sharp probe heads on ten images a class, seed 0.
 
   Other choices do worse: with four tasks of unequal curvature (digits, mnist5k,
   textures, faces) and the same heads 46 % are left, with blunter heads 20 %.
   """
-  patch = pytest.MonkeyPatch()
-  patch.setenv('TASKVEC_JAX_CACHE', str(tmp_path_factory.mktemp('cache')))
   config = config_lib.Config(
       name='fixture',
       tasks=('digits', 'mnist5k'),
@@ -38,7 +36,6 @@ def fixture(tmp_path_factory):
   eigenvalues = response_map.extreme_eigenvalues(
       setting, num_iterations=15, seed=0
   )
-  patch.undo()
   return setting, max(highest for _, highest in eigenvalues.values())
 
 

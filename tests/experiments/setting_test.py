@@ -9,19 +9,18 @@ import pytest
 from taskvec_jax.experiments import config as config_lib
 from taskvec_jax.experiments import regimes
 from taskvec_jax.experiments import setting as setting_lib
+from taskvec_jax.experiments import splits
+from taskvec_jax.experiments import task_losses
 from tests.experiments import tiny
 
 
 @pytest.fixture(scope='module')
-def made(tmp_path_factory):
+def made():
   """The settings of seeds 0, 0 and 1."""
-  patch = pytest.MonkeyPatch()
-  patch.setenv('TASKVEC_JAX_CACHE', str(tmp_path_factory.mktemp('cache')))
   config = tiny.config()
   tasks = setting_lib.load_tasks(config)
   settings = [setting_lib.build(config, tasks, seed=seed) for seed in (0, 0, 1)]
-  yield config, tasks, settings
-  patch.undo()
+  return config, tasks, settings
 
 
 def test_a_seed_gives_the_same_setting_every_time(made):
@@ -64,14 +63,14 @@ def test_fewer_examples_are_a_part_of_all_of_them(made):
 
 def test_classes_added_to_a_head_change_neither_loss_nor_gradient(made):
   _, _, (first, _, _) = made
-  value_and_grad_fn = setting_lib.value_and_grad_fns(first)['faces']
+  value_and_grad_fn = task_losses.value_and_grad_fns(first)['faces']
   loss, gradient = value_and_grad_fn(first.base_params)  # two of ten classes
   alone = first._replace(
       data={'faces': first.data['faces']},
       heads={'faces': first.heads['faces']},
       scaling={'faces': 1.0},
   )
-  same_loss, same_gradient = setting_lib.value_and_grad_fns(alone)['faces'](
+  same_loss, same_gradient = task_losses.value_and_grad_fns(alone)['faces'](
       first.base_params
   )
   assert float(loss) == pytest.approx(float(same_loss), rel=1e-6)
@@ -84,9 +83,9 @@ def test_classes_added_to_a_head_change_neither_loss_nor_gradient(made):
 def test_images_that_do_not_fit_on_the_device_change_nothing(made):
   _, _, (first, _, _) = made
   streamed = first._replace(resident_bytes=64 * 21)
-  assert callable(setting_lib.batches(streamed, first.data['digits'].train))
+  assert callable(splits.batches(streamed, first.data['digits'].train))
   resident, found = (
-      setting_lib.value_and_grad_fns(setting)['digits'](first.base_params)
+      task_losses.value_and_grad_fns(setting)['digits'](first.base_params)
       for setting in (first, streamed)
   )
   for a, b in zip(

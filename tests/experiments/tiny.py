@@ -3,17 +3,30 @@
 from taskvec_jax.experiments import config as config_lib
 
 
-def config(**changes) -> config_lib.Config:
-  settings = {
-      'name': 'tiny',
+def shared():
+  """Returns the settings that tiny runs of all experiments have in common."""
+  return {
       'tasks': ('digits', 'faces'),
-      'model': config_lib.FFNModel(widths=(12, 8)),
+      # One layer: what these runs cost is compiling, and that goes by leaf.
+      'model': config_lib.FFNModel(widths=(12,)),
       'image_size': 8,
       'max_train': 40,
       'max_validation': 20,
       'max_test': 50,
-      'seeds': (0, 1),
+      'seeds': (0,),
       'batch_size': 20,
+      'pretraining': config_lib.Pretraining(
+          num_images=200, num_epochs=1, batch_size=50
+      ),
+      'empirical': config_lib.Empirical(batch_size=10, max_epochs=4),
+  }
+
+
+def config(**changes) -> config_lib.Config:
+  settings = {
+      **shared(),
+      'name': 'tiny',
+      'seeds': (0, 1),
       'learning_rate': 0.1,
       'num_epochs': 3,
       'max_epochs': 4,
@@ -21,10 +34,6 @@ def config(**changes) -> config_lib.Config:
       'merge_epochs': (1, 3),
       'alphas': (0.3, 1.0),
       'checkpoint_seconds': 0.0,
-      'pretraining': config_lib.Pretraining(
-          num_images=200, num_epochs=1, batch_size=50
-      ),
-      'empirical': config_lib.Empirical(batch_size=10, max_epochs=4),
       'analysis': config_lib.Analysis(
           rates_epochs=(2,),
           rates_batch_size=5,

@@ -3,29 +3,20 @@
 from taskvec_jax.experiments import config as config_lib
 from taskvec_jax.experiments import merging_config
 from taskvec_jax.experiments import merging_inputs
+from tests.experiments import tiny
 
 
 def config(**changes) -> merging_config.MergingConfig:
   settings = {
+      **tiny.shared(),
       'name': 'tiny_merging',
-      'tasks': ('digits', 'faces'),
-      'model': config_lib.FFNModel(widths=(12, 8)),
-      'image_size': 8,
-      'max_train': 40,
-      'max_validation': 20,
-      'max_test': 50,
-      'seeds': (0,),
       'regimes': ('exact',),
-      'batch_size': 20,
       'learning_rate': 0.1,
       'num_epochs': 2,
       'checkpoint_seconds': 60.0,
       'scalings': (0.5,),  # 1/T
       'numbers': merging_inputs.Numbers(
           adamerging_steps=3, atlas_steps=3, fisher_inputs=4, sign_examples=2
-      ),
-      'pretraining': config_lib.Pretraining(
-          num_images=200, num_epochs=1, batch_size=50
       ),
       'empirical': config_lib.Empirical(batch_size=10, max_epochs=2),
       'analysis': config_lib.Analysis(

@@ -1,14 +1,15 @@
 """A config that runs all of negation in seconds."""
 
 from taskvec_jax.experiments import negation_config
+from tests.experiments import tiny
 from tests.experiments import tiny_atm
 
 
 def config(**changes) -> negation_config.NegationConfig:
   settings = {
-      **tiny_atm.shared(),
+      **tiny.shared(),
       'name': 'tiny_negation',
-      'seeds': (0,),
+      'model': tiny_atm.MODEL,
       'patience': 2,
       'alphas': (0.5, 1.0),
       'scalings': (0.0, 2.0, 5.0, 20.0),

@@ -8,6 +8,7 @@ from taskvec_jax.finetuning import minibatch
 from tests import problems
 
 
+@jax.jit
 def batch_fn(params, indices):
   return jax.value_and_grad(
       lambda p: jnp.mean(problems.losses_of('a', p, indices))
@@ -93,9 +94,8 @@ def test_going_on_from_a_state_repeats_the_run_bit_by_bit(name):
 
 
 def test_the_seed_changes_the_order_and_nothing_else_does():
-  first, again, other = (
-      run(optax.sgd(0.1), seed=seed)[0][1].order for seed in (0, 0, 1)
-  )
+  rule = optax.sgd(0.1)  # one, since each is compiled
+  first, again, other = (run(rule, seed=seed)[0][1].order for seed in (0, 0, 1))
   np.testing.assert_array_equal(first, again)
   assert not np.array_equal(first, other)
 
@@ -148,6 +148,29 @@ def test_clipping_bounds_the_step_and_weight_decay_shrinks():
 def test_wrong_numbers_get_one_sentence(call, said):
   with pytest.raises(ValueError, match=said):
     call()
+
+
+@pytest.mark.parametrize('asked', [{}, {'matmul_precision': 'bfloat16'}])
+def test_products_are_of_full_precision_unless_less_is_asked(asked):
+  seen = set()
+
+  def fn(params, indices):
+    seen.add(jax.config.jax_default_matmul_precision)
+    return batch_fn(params, indices)
+
+  list(
+      minibatch.epochs(
+          problems.base_params(),
+          fn,
+          optax.sgd(0.1),
+          num_examples=problems.NUM_EXAMPLES,
+          batch_size=5,
+          num_epochs=1,
+          seed=0,
+          **asked,
+      )
+  )
+  assert seen == {asked.get('matmul_precision', 'highest')}
 
 
 def test_a_diverging_run_names_its_epoch():

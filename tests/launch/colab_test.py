@@ -21,7 +21,7 @@ _OVERRIDES = [
     "--config.tasks=('digits', 'faces')",
     '--config.seeds=(0,)',
     "--config.regimes=('exact',)",
-    '--config.model.widths=(12, 8)',
+    '--config.model.widths=(12,)',
     '--config.max_train=40',
     '--config.max_validation=20',
     '--config.max_test=50',
@@ -70,7 +70,7 @@ def executed(tmp_path_factory):
           "REPOSITORY = ''",
           f'WORKDIR = {str(folder / "run")!r}',
           f'OVERRIDES = {_OVERRIDES!r}',
-          'WIDTHS = (24, 16)',
+          'WIDTHS = (24,)',
           "PRETRAINING = {'num_images': 400, 'num_epochs': 2}",
       ]
   )

@@ -1,7 +1,5 @@
 """ATM against multitask descent, FedAvg and Reptile written out."""
 
-import functools
-
 import jax
 import numpy as np
 import pytest
@@ -15,12 +13,8 @@ from tests import problems
 pytestmark = pytest.mark.usefixtures('x64')
 
 
-# Compiled once for all tests.
-value_and_grad_fns = functools.cache(problems.value_and_grad_fns)
-
-
 def finetune_fns(num_epochs=1, learning_rate=0.3, tasks='abc'):
-  fns = value_and_grad_fns()
+  fns = problems.value_and_grad_fns()
 
   def finetune_fn(task):
     def finetune(params, number):
@@ -38,7 +32,7 @@ def finetune_fns(num_epochs=1, learning_rate=0.3, tasks='abc'):
 @pytest.mark.parametrize(('tasks', 'alpha'), [('a', 1.0), ('abc', 0.8)])
 def test_one_full_batch_epoch_a_round_is_multitask_descent(tasks, alpha):
   """(2.3): rate alpha eta / T on the sum, to rounding."""
-  fns = value_and_grad_fns()
+  fns = problems.value_and_grad_fns()
   objective = multitask.multitask_value_and_grad(
       {task: fns[task] for task in tasks}, dict.fromkeys(tasks, 1.0)
   )

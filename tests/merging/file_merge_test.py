@@ -8,13 +8,17 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+from taskvec_jax.merging import file_hashes
+from taskvec_jax.merging import file_job
 from taskvec_jax.merging import file_merge
 from taskvec_jax.merging import recipe
 from taskvec_jax.merging import slice_merging
 from taskvec_jax.merging import slice_methods
 from taskvec_jax.merging import streams
 from taskvec_jax.task_vectors import arithmetic
+from taskvec_jax.task_vectors import file_writing
 from taskvec_jax.task_vectors import files as files_lib
+from taskvec_jax.task_vectors import headers
 
 _SHAPES = {
     'embed.weight': (13, 8),
@@ -53,12 +57,12 @@ def write_models(folder, dtypes=('float32',) * 4):
     models.append(model(seed, dtype, base))
   for index, tensors in enumerate(models):
     (folder / str(index)).mkdir()
-    files_lib.save(folder / str(index) / 'model.safetensors', tensors)
+    file_writing.save(folder / str(index) / 'model.safetensors', tensors)
   return models
 
 
 def job(folder, method, *, num_tasks=3, output='out', **numbers):
-  return file_merge.prepare(
+  return file_job.prepare(
       base=str(folder / '0'),
       finetuned=tuple(str(folder / str(t + 1)) for t in range(num_tasks)),
       method=method,
@@ -173,7 +177,7 @@ def test_the_sum_is_not_rounded_in_between(tmp_path):
   tuned = {'x': np.full(5, 258, ml_dtypes.bfloat16)}
   for index, tensors in enumerate([base, tuned, tuned, tuned, tuned]):
     (tmp_path / str(index)).mkdir()
-    files_lib.save(tmp_path / str(index) / 'model.safetensors', tensors)
+    file_writing.save(tmp_path / str(index) / 'model.safetensors', tensors)
   found = merged(tmp_path, 'task_arithmetic', num_tasks=4, scaling=0.25)
   np.testing.assert_array_equal(found['x'], tuned['x'])
 
@@ -184,7 +188,7 @@ def shard(folder, tensors):
   names, weight_map = sorted(tensors), {}
   for number, part in enumerate((names[:3], names[3:]), 1):
     file = f'model-{number:05d}-of-00002.safetensors'
-    files_lib.save(folder / file, {n: tensors[n] for n in part}, {'n': 'x'})
+    file_writing.save(folder / file, {n: tensors[n] for n in part}, {'n': 'x'})
     weight_map |= dict.fromkeys(part, file)
   (folder / 'model.safetensors.index.json').write_text(
       json.dumps({'metadata': {}, 'weight_map': weight_map})
@@ -204,7 +208,7 @@ def test_the_output_is_sharded_like_the_base_whatever_the_others_are(tmp_path):
   assert written == beside - {'notes.txt'} | {'recipe.json'}
   out = files_lib.open_tensors(tmp_path / 'out')
   for file in out.files:
-    assert files_lib.header_bytes(file) == files_lib.header_bytes(
+    assert headers.read_bytes(file) == headers.read_bytes(
         tmp_path / '0' / file.name
     )
   roles = [
@@ -225,7 +229,7 @@ def test_tensors_that_are_tied_stay_tied_under_random_drops(tmp_path):
     shared = rng.normal(size=(6, 5)).astype(np.float32)
     other = rng.normal(size=(6, 5)).astype(np.float32)
     (tmp_path / str(index)).mkdir()
-    files_lib.save(
+    file_writing.save(
         tmp_path / str(index) / 'model.safetensors',
         {'embed': shared, 'head': shared, 'other': other},
     )
@@ -258,7 +262,7 @@ def test_the_recipe_has_the_hashes_of_all_that_was_read_and_written(tmp_path):
   assert found['versions']['numpy'] == np.__version__
   for entry in (*found['inputs'], *found['outputs']):
     file = tmp_path / 'out' / entry['file']
-    assert streams.sha256(file) == entry['sha256']
+    assert file_hashes.sha256(file) == entry['sha256']
     assert file.stat().st_size == entry['num_bytes']
 
 
@@ -271,7 +275,7 @@ def test_a_value_that_is_not_finite_names_file_and_tensor(
   models = write_models(tmp_path)
   models[index]['embed.weight'][12, 7] = value
   file = tmp_path / str(index) / 'model.safetensors'
-  files_lib.save(file, models[index])
+  file_writing.save(file, models[index])
   with pytest.raises(ValueError, match="'embed.weight' .*NaN") as raised:
     merged(tmp_path, method)
   assert str(file) in str(raised.value)
@@ -329,12 +333,12 @@ def test_progress_ends_at_what_was_announced(tmp_path, method):
   prepared = job(tmp_path, method)
   seen = []
   file_merge.merge(prepared, progress=seen.append)
-  assert sum(seen) == file_merge.num_bytes_read(prepared)
+  assert sum(seen) == file_job.num_bytes_read(prepared)
 
 
 def test_a_description_names_files_passes_and_memory(tmp_path):
   write_models(tmp_path)
-  text = file_merge.describe(job(tmp_path, 'ties', tie_break='majority'))
+  text = file_job.describe(job(tmp_path, 'ties', tie_break='majority'))
   assert 'up to 4 times' in text
   assert f'finetuned 3: {tmp_path}/3' in text
   assert 'model.safetensors, recipe.json' in text
@@ -361,7 +365,7 @@ def test_defaults_are_those_of_the_functions_on_trees():
 def different(folder, change_tensors):
   models = write_models(folder)
   change_tensors(models[2])
-  files_lib.save(folder / '2' / 'model.safetensors', models[2])
+  file_writing.save(folder / '2' / 'model.safetensors', models[2])
   with pytest.raises(ValueError, match='not of one architecture') as raised:
     job(folder, 'average')
   assert str(folder / '2') in str(raised.value)

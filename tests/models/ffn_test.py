@@ -29,8 +29,11 @@ def _problem(activation='tanh', use_bias=True, widths=(7, 5)):
   rng = np.random.default_rng(0)
   inputs = rng.normal(size=(4, 3, 2, 1))
   module = ffn.FFN(widths=widths, activation=activation, use_bias=use_bias)
-  params = encoders.init(module, jax.random.key(0), jnp.asarray(inputs))
-  params = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape), params)
+  shapes = jax.eval_shape(
+      lambda key: encoders.init(module, key, jnp.asarray(inputs)),
+      jax.random.key(0),
+  )
+  params = jax.tree.map(lambda leaf: rng.normal(size=leaf.shape), shapes)
   return module, params, inputs
 
 
@@ -58,7 +61,9 @@ def test_parameters_are_a_plain_dict_of_kernels_and_biases():
       'layer_1': {'kernel': (7, 5), 'bias': (5,)},
   }
   without = ffn.FFN(widths=(7, 5), use_bias=False)
-  fresh = encoders.init(without, jax.random.key(0), jnp.asarray(inputs))
+  fresh = jax.jit(encoders.init, static_argnums=0)(
+      without, jax.random.key(0), inputs
+  )
   assert jax.tree.map(np.shape, fresh) == {
       'layer_0': {'kernel': (6, 7)},
       'layer_1': {'kernel': (7, 5)},

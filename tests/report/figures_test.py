@@ -2,6 +2,7 @@ import pytest
 
 from taskvec_jax.report import figures
 from taskvec_jax.report import first_epoch_figures
+from taskvec_jax.report import pictures
 from taskvec_jax.report import response_figures
 from taskvec_jax.report import second_order_figures
 from taskvec_jax.report import style
@@ -14,7 +15,9 @@ def _texts(panel):
 
 
 def test_every_figure_is_written_as_a_png(results, tmp_path):
-  paths = figures.write_figures(results, tmp_path / 'new' / 'figures')
+  paths = pictures.write(
+      figures.PICTURES, results, tmp_path / 'new' / 'figures'
+  )
   assert [path.stem for path in paths] == [
       picture.name for picture in figures.PICTURES
   ]
@@ -23,7 +26,7 @@ def test_every_figure_is_written_as_a_png(results, tmp_path):
 
 
 def test_figures_with_nothing_to_show_are_left_out(bare_results, tmp_path):
-  assert figures.write_figures(bare_results, tmp_path) == []
+  assert pictures.write(figures.PICTURES, bare_results, tmp_path) == []
 
 
 def test_each_picture_has_its_words_and_a_claim():

@@ -2,6 +2,7 @@ import pytest
 
 from taskvec_jax.report import merging_results
 from taskvec_jax.report import merging_table
+from taskvec_jax.report import results as results_lib
 from tests.report import fake_merging
 
 
@@ -111,5 +112,5 @@ def test_the_table_is_plain_and_fits_a_terminal(results):
 
 def test_what_is_read_equals_what_was_written(results, tmp_path):
   path = tmp_path / 'results.json'
-  merging_results.write(path, results)
+  results_lib.write(path, results)
   assert merging_results.read(path) == results

@@ -7,6 +7,7 @@ import numpy as np
 from taskvec_jax.experiments import study
 from taskvec_jax.report import study_figures
 from taskvec_jax.report import study_page
+from taskvec_jax.report import study_panels
 from taskvec_jax.report import study_results
 
 
@@ -130,3 +131,19 @@ def test_the_edge_of_a_region_runs_between_cells_inside_and_outside():
       (1.5, 0.5, 1.5, 1.5),
       (0.5, 0.5, 1.5, 0.5),
   }
+
+
+def test_bands_are_ranges_standard_errors_and_the_middle_of_all_draws():
+  values = np.array([[1.0, 2.0, 6.0], [4.0, 4.0, 4.0]])
+  ranged = study_panels.ranged('', 0, [1, 2], values)
+  assert (ranged.y, ranged.low, ranged.high) == ([3, 4], [1, 4], [6, 4])
+  errors = study_panels.with_errors('', 0, [1, 2], values, num=2)
+  width = 2 * np.sqrt(7 / 3)
+  np.testing.assert_allclose(errors.low, [3 - width, 4])
+  np.testing.assert_allclose(errors.high, [3 + width, 4])
+  drawn = study_panels.drawn('', 0, [1], [np.arange(21).reshape(3, 7)])
+  assert (drawn.y, drawn.low, drawn.high) == ([10], [1], [19])
+  one = study_panels.with_errors('', 0, [1, 2], values[:, :1])
+  assert one.low == one.y == one.high
+  bound = study_panels.line('', study_results.BOUND, 0, [1, 2], [None, 3])
+  assert bound.y == [None, 3] and bound.low is None

@@ -27,12 +27,8 @@ def gap_and_predictions(num_steps, eta, *, minibatches):
   """Returns (gap, eta^2 C, Delta) of the small problem."""
   base = problems.base_params()
   indices = batches_by_step(num_steps) if minibatches else [None] * num_steps
-  # One compilation for all steps: the batch is an argument.
-  plain, curved = [], []
-  for chosen in indices:
-    chosen = np.arange(24) if chosen is None else chosen
-    plain.append({t: _bind(_value_and_grad, t, chosen) for t in SCALING})
-    curved.append({t: _bind(_grad_and_hvp, t, chosen) for t in SCALING})
+  plain = [problems.value_and_grad_fns(chosen) for chosen in indices]
+  curved = [problems.grad_and_hvp_fns(chosen) for chosen in indices]
   vectors = {
       task: problems.sub(
           problems.descend(base, [fns[task] for fns in plain], eta), base
@@ -52,27 +48,6 @@ def gap_and_predictions(num_steps, eta, *, minibatches):
       jax.tree.map(lambda c: eta**2 * c, second.correction),
       linear.response,
   )
-
-
-def _loss(task, params, indices):
-  return jnp.mean(problems.losses_of(task, params, indices))
-
-
-_value_and_grad = jax.jit(
-    jax.value_and_grad(_loss, argnums=1), static_argnums=0
-)
-
-
-def _hvp(task, params, v, indices):
-  gradient = jax.grad(_loss, argnums=1)
-  return jax.jvp(lambda p: gradient(task, p, indices), (params,), (v,))
-
-
-_grad_and_hvp = jax.jit(_hvp, static_argnums=0)
-
-
-def _bind(fn, task, indices):
-  return lambda params, *v: fn(task, params, *v, indices)
 
 
 @pytest.mark.parametrize(
@@ -98,14 +73,12 @@ def test_the_gap_has_order_two_and_both_residuals_have_order_three(
 
 def dense_path(num_epochs, eta):
   """Returns theta_MT^(e), g_t and H_t along it, with dense Hessians."""
-  flat, unravel = flatten_util.ravel_pytree(problems.base_params())
-  losses = {
-      t: (lambda x, t=t: problems.mean_loss(t)(unravel(x))) for t in SCALING
-  }
+  flat, _ = flatten_util.ravel_pytree(problems.base_params())
+  fns = problems.grad_and_hessian_fns()
   path = []
   for _ in range(num_epochs):
-    gradients = {t: jax.grad(loss)(flat) for t, loss in losses.items()}
-    hessians = {t: jax.hessian(loss)(flat) for t, loss in losses.items()}
+    found = {t: fn(flat) for t, fn in fns.items()}
+    gradients, hessians = ({t: found[t][i] for t in found} for i in range(2))
     path.append((flat, gradients, hessians))
     flat = flat - eta * sum(SCALING[t] * g for t, g in gradients.items())
   return path

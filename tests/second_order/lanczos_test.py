@@ -39,7 +39,7 @@ def network():
 
 def dense_hessian(loss, params):
   flat, unravel = flatten_util.ravel_pytree(params)
-  return np.asarray(jax.hessian(lambda x: loss(unravel(x)))(flat))
+  return np.asarray(jax.jit(jax.hessian(lambda x: loss(unravel(x))))(flat))
 
 
 def hvp_of(loss, params):

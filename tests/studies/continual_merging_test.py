@@ -114,7 +114,7 @@ def test_ewc_has_the_gradient_of_all_earlier_tasks_quadratics():
     )
     return loss_fn(params) + 7.0 * penalty
 
-  objective = continual_merging.anchored_objective()
+  objective = continual_merging.anchored_objective
   found = [
       objective(loss_fn, anchor, 7.0, params, (None, None))
       for params in (PARAMS, PREVIOUS)

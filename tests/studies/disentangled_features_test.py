@@ -112,7 +112,12 @@ def test_the_outer_loss_is_least_for_the_factors_themselves_if_sparse():
 def test_features_are_standard_and_training_lowers_the_loss():
   module = ffn.FFN(widths=(8,))
   world = disentangled_features.world(0, num_factors=3, correlation=0.0)
-  params = disentangled_features.init(module, jax.random.key(0), num_factors=3)
+  init = jax.jit(
+      disentangled_features.init,
+      static_argnums=0,
+      static_argnames='num_factors',
+  )
+  params = init(module, jax.random.key(0), num_factors=3)
   x = disentangled_features.observe(
       world, disentangled_features.factors(world, jax.random.key(1), (100,))
   )

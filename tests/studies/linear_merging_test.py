@@ -14,18 +14,6 @@ def draw_inputs(rng, counts):
   return [rng.normal(size=(count, _D)) for count in counts]
 
 
-def test_overlap_counts_shared_directions_and_is_n_n_over_d_on_average():
-  rows = np.eye(_D)
-  assert linear_merging.overlap(rows[:4], rows[2:7]) == pytest.approx(2)
-  assert linear_merging.overlap(rows[:4], 3 * rows[:4]) == pytest.approx(4)
-  rng = np.random.default_rng(0)
-  found = [
-      linear_merging.overlap(*draw_inputs(rng, (3, 5))) for _ in range(400)
-  ]
-  error = np.std(found) / 20
-  assert abs(np.mean(found) - 3 * 5 / _D) < 4 * error
-
-
 def test_addition_leaves_training_exact_where_projections_are_orthogonal():
   rng = np.random.default_rng(1)
   differences = rng.normal(size=(2, _D))

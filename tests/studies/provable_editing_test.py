@@ -207,7 +207,7 @@ def test_agreement_leaves_the_margin_out():
   measured[:, 2] = True  # within the margin
   measured[0, 5] = False
   found = law.agreement(region, measured, clear)
-  assert found == law.Agreement(19 / 20, 20, 9 / 10)
+  assert found == law.Agreement(share=19 / 20, kept=9 / 10)
 
 
 def task_vector(seed=0):

@@ -8,64 +8,37 @@ import pytest
 import safetensors
 from safetensors import numpy as safetensors_numpy
 
+from taskvec_jax.task_vectors import file_writing
 from taskvec_jax.task_vectors import files as files_lib
+from taskvec_jax.task_vectors import headers
+from tests.task_vectors import stored
 
-_NUMPY_DTYPES = [d for d in files_lib.DTYPES.values() if d.kind in 'iubf']
-
-
-def tensors_of_all_dtypes():
-  rng = np.random.default_rng(0)
-  found = {
-      f'x.{dtype}': rng.integers(0, 2, (3, 5)).astype(dtype)
-      for dtype in files_lib.DTYPES.values()
-  }
-  found['scalar'] = np.float32(2.5).reshape(())
-  found['empty'] = np.zeros((0, 4), np.float16)
-  found['ümlaut'] = np.arange(7, dtype=np.int16)
-  return found
-
-
-def assert_same_bytes(a, b):
-  assert a.dtype == b.dtype
-  assert a.shape == b.shape
-  assert a.tobytes() == b.tobytes()
-
-
-def write_shards(folder, shards, *, index_name='model.safetensors.index.json'):
-  folder.mkdir()
-  weight_map = {}
-  for number, tensors in enumerate(shards, 1):
-    name = f'model-{number:05d}-of-{len(shards):05d}.safetensors'
-    files_lib.save(folder / name, tensors, {'format': 'pt'})
-    weight_map |= dict.fromkeys(tensors, name)
-  index = {'metadata': {'total_size': 1}, 'weight_map': weight_map}
-  (folder / index_name).write_text(json.dumps(index))
-  return folder
+_NUMPY_DTYPES = [d for d in headers.DTYPES.values() if d.kind in 'iubf']
 
 
 def test_what_is_saved_is_read_back_bitwise_in_every_dtype(tmp_path):
-  tensors = tensors_of_all_dtypes()
-  files_lib.save(tmp_path / 'model.safetensors', tensors, {'format': 'pt'})
+  tensors = stored.tensors_of_all_dtypes()
+  file_writing.save(tmp_path / 'model.safetensors', tensors, {'format': 'pt'})
   files = files_lib.open_tensors(tmp_path)
   assert set(files.tensors) == set(tensors)
   assert files.metadata[files.files[0]] == {'format': 'pt'}
   for name, value in tensors.items():
     found = files_lib.read(files, name)
-    assert_same_bytes(found, value)
+    stored.assert_same_bytes(found, value)
     found[...] = 0  # its own memory
   assert [path.name for path in tmp_path.iterdir()] == ['model.safetensors']
 
 
 def test_the_reference_library_opens_what_is_saved(tmp_path):
   path = tmp_path / 'x.safetensors'
-  tensors = tensors_of_all_dtypes()
-  files_lib.save(path, tensors, {'format': 'np'})
+  tensors = stored.tensors_of_all_dtypes()
+  file_writing.save(path, tensors, {'format': 'np'})
   with safetensors.safe_open(path, framework='np') as opened:
     assert opened.metadata() == {'format': 'np'}
   found = dict(safetensors.deserialize(path.read_bytes()))
   assert set(found) == set(tensors)
   for name, value in tensors.items():
-    assert files_lib.DTYPES[found[name]['dtype']] == value.dtype
+    assert headers.DTYPES[found[name]['dtype']] == value.dtype
     assert found[name]['shape'] == list(value.shape)
     assert bytes(found[name]['data']) == value.tobytes()
 
@@ -74,24 +47,24 @@ def test_what_the_reference_library_saves_is_opened(tmp_path):
   path = tmp_path / 'x.safetensors'
   tensors = {
       name: value
-      for name, value in tensors_of_all_dtypes().items()
+      for name, value in stored.tensors_of_all_dtypes().items()
       if value.dtype in _NUMPY_DTYPES and value.ndim
   }
   safetensors_numpy.save_file(tensors, path, metadata={'a': 'b'})
   files = files_lib.open_tensors(path)
   assert set(files.tensors) == set(tensors)
   for name, value in tensors.items():
-    assert_same_bytes(files_lib.read(files, name), value)
+    stored.assert_same_bytes(files_lib.read(files, name), value)
 
 
 def test_a_range_is_that_part_of_the_flat_tensor(tmp_path):
   values = np.arange(24, dtype=ml_dtypes.bfloat16).reshape(2, 3, 4)
-  files_lib.save(tmp_path / 'x.safetensors', {'a': values, 'b': -values})
+  file_writing.save(tmp_path / 'x.safetensors', {'a': values, 'b': -values})
   files = files_lib.open_tensors(tmp_path)
   for name, whole in (('a', values), ('b', -values)):
     for start, stop in ((0, 24), (5, 17), (23, 24), (6, 6)):
       found = files_lib.read_range(files, name, start, stop)
-      assert_same_bytes(found, whole.reshape(-1)[start:stop])
+      stored.assert_same_bytes(found, whole.reshape(-1)[start:stop])
   with pytest.raises(ValueError, match="5 to 25 of tensor 'a'.* has 24"):
     files_lib.read_range(files, 'a', 5, 25)
 
@@ -101,13 +74,13 @@ def test_shards_are_one_checkpoint(tmp_path):
       {'a': np.arange(3.0), 'c': np.ones(2)},
       {'b': np.zeros((2, 2), np.float16)},
   ]
-  folder = write_shards(tmp_path / 'model', shards)
+  folder = stored.write_shards(tmp_path / 'model', shards)
   for path in (folder, folder / 'model.safetensors.index.json'):
     files = files_lib.open_tensors(path)
     assert len(files.files) == 2
     assert files.index == folder / 'model.safetensors.index.json'
     for name, value in (shards[0] | shards[1]).items():
-      assert_same_bytes(files_lib.read(files, name), value)
+      stored.assert_same_bytes(files_lib.read(files, name), value)
 
 
 @pytest.mark.parametrize(
@@ -123,7 +96,7 @@ def test_shards_are_one_checkpoint(tmp_path):
 )
 def test_a_folder_means_its_model(tmp_path, present, meant):
   for name in present:
-    files_lib.save(tmp_path / name, {'a': np.zeros(1)})
+    file_writing.save(tmp_path / name, {'a': np.zeros(1)})
   (file,) = files_lib.open_tensors(tmp_path).files
   assert file.name == meant
 
@@ -140,7 +113,7 @@ def test_a_folder_that_could_mean_nothing_or_much_is_refused(
     tmp_path, present, sentence
 ):
   for name in present:
-    files_lib.save(tmp_path / name, {'a': np.zeros(1)})
+    file_writing.save(tmp_path / name, {'a': np.zeros(1)})
   with pytest.raises(ValueError, match=sentence):
     files_lib.open_tensors(tmp_path)
 
@@ -153,26 +126,24 @@ def test_a_pickle_file_and_an_absent_one_are_refused(tmp_path):
     files_lib.open_tensors(tmp_path / 'nothing')
 
 
-def raw_file(path, header, num_bytes):
-  text = header if isinstance(header, bytes) else json.dumps(header).encode()
-  path.write_bytes(len(text).to_bytes(8, 'little') + text + bytes(num_bytes))
-  return path
-
-
-def entry(start, stop, dtype='F32', shape=(2,)):
-  return {'dtype': dtype, 'shape': shape, 'data_offsets': [start, stop]}
-
-
 @pytest.mark.parametrize(
     ('header', 'num_bytes', 'sentence'),
     [
-        ({'a': entry(0, 8)}, 7, 'was cut short .* it has'),
-        ({'a': entry(0, 8)}, 9, 'bytes too many'),
-        ({'a': entry(0, 8), 'b': entry(4, 12)}, 12, "'b'.* starts at byte 4"),
-        ({'a': entry(0, 8), 'b': entry(12, 20)}, 20, "'b'.* starts at byte 12"),
-        ({'a': entry(0, 4)}, 4, "'a'.* needs 8 bytes but has 4"),
-        ({'a': entry(0, 8, 'F3')}, 8, "dtype 'F3'; known are F64"),
-        ({'a': entry(8, 0)}, 8, "'a'.* starts at byte 8"),
+        ({'a': stored.entry(0, 8)}, 7, 'was cut short .* it has'),
+        ({'a': stored.entry(0, 8)}, 9, 'bytes too many'),
+        (
+            {'a': stored.entry(0, 8), 'b': stored.entry(4, 12)},
+            12,
+            "'b'.* starts at byte 4",
+        ),
+        (
+            {'a': stored.entry(0, 8), 'b': stored.entry(12, 20)},
+            20,
+            "'b'.* starts at byte 12",
+        ),
+        ({'a': stored.entry(0, 4)}, 4, "'a'.* needs 8 bytes but has 4"),
+        ({'a': stored.entry(0, 8, 'F3')}, 8, "dtype 'F3'; known are F64"),
+        ({'a': stored.entry(8, 0)}, 8, "'a'.* starts at byte 8"),
         ({'a': {'dtype': 'F32'}}, 0, 'header cannot be read'),
         ([1, 2], 0, 'header cannot be read'),
         (b'{"a": ', 0, 'header cannot be read'),
@@ -181,7 +152,7 @@ def entry(start, stop, dtype='F32', shape=(2,)):
 def test_a_damaged_file_is_named_with_what_is_wrong(
     tmp_path, header, num_bytes, sentence
 ):
-  path = raw_file(tmp_path / 'x.safetensors', header, num_bytes)
+  path = stored.raw_file(tmp_path / 'x.safetensors', header, num_bytes)
   with pytest.raises(ValueError, match=sentence) as raised:
     files_lib.open_tensors(path)
   assert str(path) in str(raised.value)
@@ -193,7 +164,7 @@ def test_a_damaged_file_is_named_with_what_is_wrong(
 @pytest.mark.parametrize('num_bytes', [0, 5, 8, 30])
 def test_a_file_that_ends_in_its_header_is_named(tmp_path, num_bytes):
   path = tmp_path / 'x.safetensors'
-  files_lib.save(path, {'a': np.zeros(4)})
+  file_writing.save(path, {'a': np.zeros(4)})
   os.truncate(path, num_bytes)
   with pytest.raises(ValueError, match='cut short') as raised:
     files_lib.open_tensors(path)
@@ -202,7 +173,7 @@ def test_a_file_that_ends_in_its_header_is_named(tmp_path, num_bytes):
 
 def test_a_file_that_is_cut_while_it_is_read_is_named(tmp_path):
   path = tmp_path / 'x.safetensors'
-  files_lib.save(path, {'a': np.zeros(4)})
+  file_writing.save(path, {'a': np.zeros(4)})
   files = files_lib.open_tensors(path)
   os.truncate(path, path.stat().st_size - 8)
   with pytest.raises(OSError, match='x.safetensors was cut short.* 8 bytes'):
@@ -237,7 +208,7 @@ def test_an_index_that_does_not_fit_its_shards_is_refused(
     tmp_path, change, sentence
 ):
   shards = [{'a': np.zeros(2), 'c': np.zeros(2)}, {'b': np.zeros(3)}]
-  folder = write_shards(tmp_path / 'model', shards)
+  folder = stored.write_shards(tmp_path / 'model', shards)
   path = folder / 'model.safetensors.index.json'
   index = json.loads(path.read_text())
   change(index)
@@ -251,97 +222,6 @@ def test_an_index_that_is_not_json_is_named(tmp_path):
   path.write_text('{')
   with pytest.raises(ValueError, match='index.json is not JSON'):
     files_lib.open_tensors(tmp_path)
-
-
-def test_unchanged_values_make_the_same_files_byte_for_byte(tmp_path):
-  tensors = tensors_of_all_dtypes()
-  names = list(tensors)
-  folder = write_shards(
-      tmp_path / 'model',
-      [{n: tensors[n] for n in part} for part in (names[::2], names[1::2])],
-  )
-  files = files_lib.open_tensors(folder)
-
-  def unchanged(name, start, stop):
-    assert stop - start <= 4
-    return files_lib.read_range(files, name, start, stop)
-
-  files_lib.write_like(files, tmp_path / 'out', unchanged, slice_size=4)
-  assert {p.name for p in folder.iterdir()} == {
-      p.name for p in (tmp_path / 'out').iterdir()
-  }
-  for path in folder.iterdir():
-    assert path.read_bytes() == (tmp_path / 'out' / path.name).read_bytes()
-
-
-def test_other_values_stand_in_the_layout_of_the_template(tmp_path):
-  # An order of one's own, which is not that of `save`.
-  path = raw_file(
-      tmp_path / 'x.safetensors',
-      {
-          '__metadata__': {'k': 'v'},
-          'b': entry(0, 4, 'BF16'),
-          'a': entry(4, 12),
-      },
-      12,
-  )
-  files = files_lib.open_tensors(path)
-  values = {
-      'a': np.array([1, 2], np.float32),
-      'b': np.array([3, 4], ml_dtypes.bfloat16),
-  }
-  files_lib.write_like(
-      files, tmp_path / 'out', lambda name, i, j: values[name][i:j]
-  )
-  written = files_lib.open_tensors(tmp_path / 'out')
-  assert files_lib.header_bytes(written.files[0]) == files_lib.header_bytes(
-      path
-  )
-  for name, value in values.items():
-    assert_same_bytes(files_lib.read(written, name), value)
-
-
-@pytest.mark.parametrize(
-    'wrong', [np.zeros(2), np.zeros((1, 4), np.float32), np.zeros(3, 'float32')]
-)
-def test_values_that_do_not_fit_leave_nothing(tmp_path, wrong):
-  files_lib.save(tmp_path / 'x.safetensors', {'a': np.zeros(4, np.float32)})
-  files = files_lib.open_tensors(tmp_path)
-  with pytest.raises(ValueError, match="'a' must be float32 of shape .4,."):
-    files_lib.write_like(files, tmp_path / 'out', lambda *_: wrong)
-  assert [p.name for p in tmp_path.iterdir()] == ['x.safetensors']
-
-
-def test_a_folder_that_exists_is_refused_and_kept(tmp_path):
-  (tmp_path / 'out').mkdir()
-  (tmp_path / 'file').write_text('kept')
-  for name in ('out', 'file'):
-    with pytest.raises(ValueError, match=f'{name} exists'):
-      with files_lib.new_folder(tmp_path / name):
-        pytest.fail('the block ran')
-  with pytest.raises(ValueError, match='cannot be made'):
-    with files_lib.new_folder(tmp_path / 'file' / 'out'):
-      pytest.fail('the block ran')
-  assert (tmp_path / 'file').read_text() == 'kept'
-  assert not list((tmp_path / 'out').iterdir())
-
-
-def test_a_folder_that_appears_meanwhile_is_kept(tmp_path):
-  with pytest.raises(ValueError, match='out exists'):
-    with files_lib.new_folder(tmp_path / 'deep' / 'out') as hidden:
-      (hidden / 'mine').write_text('')
-      (tmp_path / 'deep' / 'out').mkdir()
-      (tmp_path / 'deep' / 'out' / 'theirs').write_text('')
-  assert [p.name for p in (tmp_path / 'deep').iterdir()] == ['out']
-  assert (tmp_path / 'deep' / 'out' / 'theirs').exists()
-
-
-def test_a_dtype_that_files_cannot_hold_is_named_and_nothing_is_written(
-    tmp_path,
-):
-  with pytest.raises(ValueError, match="'z' is of dtype complex64.*float64"):
-    files_lib.save(tmp_path / 'x.safetensors', {'z': np.zeros(2, np.complex64)})
-  assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize('value', [np.nan, np.inf, -np.inf])

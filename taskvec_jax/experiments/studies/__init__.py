@@ -1,1 +1,1 @@
-"""Studies of neighbouring papers: config, parts and verdicts, one file each."""
+"""Studies of neighbouring papers: settings, parts, verdicts; a folder each."""

@@ -7,11 +7,14 @@ import numpy as np
 import pytest
 
 from taskvec_jax.experiments import config as config_lib
-from taskvec_jax.experiments.studies import continual_merging
-from taskvec_jax.experiments.studies import continual_merging_quadratic
-from taskvec_jax.experiments.studies import continual_merging_records as records
-from taskvec_jax.experiments.studies import continual_merging_runs
-from taskvec_jax.experiments.studies import continual_merging_tasks
+from taskvec_jax.experiments.studies.continual_merging import (
+    config as study_config,
+)
+from taskvec_jax.experiments.studies.continual_merging import quadratic
+from taskvec_jax.experiments.studies.continual_merging import records
+from taskvec_jax.experiments.studies.continual_merging import runs
+from taskvec_jax.experiments.studies.continual_merging import study
+from taskvec_jax.experiments.studies.continual_merging import tasks as tasks_lib
 from taskvec_jax.report import study_results
 from taskvec_jax.report import verdicts
 from taskvec_jax.tasks import packaged
@@ -19,7 +22,7 @@ from taskvec_jax.tasks import packaged
 
 def config(**changes):
   return dataclasses.replace(
-      continual_merging.ContinualMergingStudyConfig(
+      study_config.ContinualMergingStudyConfig(
           name='tiny',
           seeds=(0,),
           tasks=('digits', 'faces'),
@@ -41,11 +44,8 @@ def config(**changes):
 @pytest.fixture(scope='module')
 def finished(tmp_path_factory):
   """One finished run: its folder and its results."""
-  patch = pytest.MonkeyPatch()
-  patch.setenv('TASKVEC_JAX_CACHE', str(tmp_path_factory.mktemp('cache')))
   folder = tmp_path_factory.mktemp('finished')
-  yield folder, continual_merging.run(config(), folder, command='make it')
-  patch.undo()
+  return folder, study.run(config(), folder, command='make it')
 
 
 def test_the_run_ends_in_results_and_a_page(finished):
@@ -58,13 +58,13 @@ def test_the_run_ends_in_results_and_a_page(finished):
       assert (folder / 'figures' / f'{curves.name}.png').stat().st_size > 0
   assert 'NaN' not in (folder / 'results.json').read_text()
   assert 'Perturb-and-Merge' in page
-  assert len(continual_merging.summary(results).splitlines()) > 30
+  assert len(study.summary(results).splitlines()) > 30
 
 
 def test_the_first_claim_holds_to_rounding(finished):
   _, results = finished
-  quadratic = results.sections[0]
-  assert [f.verdict for f in quadratic.findings[:3]] == [verdicts.HOLDS] * 3
+  first = results.sections[0]
+  assert [f.verdict for f in first.findings[:3]] == [verdicts.HOLDS] * 3
 
 
 def test_a_stored_sequence_is_not_trained_again(finished, monkeypatch):
@@ -72,8 +72,8 @@ def test_a_stored_sequence_is_not_trained_again(finished, monkeypatch):
   for part in ('coefficient', 'accuracy'):
     (folder / 'parts' / f'{part}.json').unlink()
   # Whatever would train ends the test.
-  monkeypatch.setattr(continual_merging_runs, 'run', None)
-  again = continual_merging.run(config(), folder, command='make it')
+  monkeypatch.setattr(runs, 'run', None)
+  again = study.run(config(), folder, command='make it')
   assert again.sections == results.sections
 
 
@@ -93,7 +93,7 @@ def test_every_method_has_its_walk_and_every_rule_its_coefficient(finished):
 
 def test_permuted_tasks_are_one_another_with_shuffled_pixels():
   task = packaged.load_digits()
-  tasks = continual_merging_tasks.permuted(task, 3, seed=0)
+  tasks = tasks_lib.permuted(task, 3, seed=0)
   first, second, third = tasks.values()
   np.testing.assert_array_equal(first.train.images, task.train.images)
   for other in (second, third):
@@ -107,20 +107,20 @@ def test_permuted_tasks_are_one_another_with_shuffled_pixels():
     ]
     np.testing.assert_array_equal(sums[0], sums[1])
   assert (second.train.images != third.train.images).any()
-  again = continual_merging_tasks.permuted(task, 3, seed=0)
+  again = tasks_lib.permuted(task, 3, seed=0)
   np.testing.assert_array_equal(
       again['permutation 3'].train.images, third.train.images
   )
 
 
 def test_perturbing_a_quadratic_is_undone_by_a_line_search():
-  found = continual_merging_quadratic.measure(
+  found = quadratic.measure(
       1, num_tasks=2, epsilon=1.0, probability=0.5, ridge=0.1
   )
   assert found.refitted < 1e-6 and found.stationarity < 1e-10
   assert max(found.differences) < 1e-6
-  assert found.excess[continual_merging_quadratic.HESSIAN] == pytest.approx(
-      found.excess[continual_merging_quadratic.SEARCHED], rel=1e-9
+  assert found.excess[quadratic.HESSIAN] == pytest.approx(
+      found.excess[quadratic.SEARCHED], rel=1e-9
   )
   assert found.joint == min(found.joint, *found.excess.values())
   assert math.isfinite(sum(found.excess.values()))
@@ -133,8 +133,14 @@ def test_perturbing_a_quadratic_is_undone_by_a_line_search():
         ({'tasks': ('digits',)}, "at least two tasks.*'digits'"),
         ({'epsilon': 0.0}, 'epsilon must be positive .* 0.0 and'),
         ({'probability': 0.7}, r'in \(0, 1/2\]'),
-        ({'ewc_strength': -1.0}, 'ewc_strength must be positive but is -1'),
-        ({'ridge': float('nan')}, 'ridge must be positive but is nan'),
+        (
+            {'ewc_strength': -1.0},
+            'ewc_strength must be positive and finite but is -1',
+        ),
+        (
+            {'ridge': float('nan')},
+            'ridge must be positive and finite but is nan',
+        ),
         ({'epsilons': (0.1, 0.2, 0.3)}, 'epsilons .* that fall'),
         ({'noise_draws': 1}, 'noise_draws must be at least 2 but is 1'),
         ({'fisher_examples': 0}, 'fisher_examples must be at least 1'),
@@ -146,5 +152,5 @@ def test_perturbing_a_quadratic_is_undone_by_a_line_search():
 )
 def test_settings_that_make_no_sense_are_refused(changes, sentence, tmp_path):
   with pytest.raises(ValueError, match=sentence):
-    continual_merging.run(config(**changes), tmp_path / 'x', command='make it')
+    study.run(config(**changes), tmp_path / 'x', command='make it')
   assert not (tmp_path / 'x').exists()

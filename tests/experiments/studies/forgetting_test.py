@@ -5,9 +5,9 @@ import dataclasses
 import numpy as np
 import pytest
 
-from taskvec_jax.experiments.studies import forgetting
-from taskvec_jax.experiments.studies import forgetting_config
-from taskvec_jax.experiments.studies import forgetting_regression
+from taskvec_jax.experiments.studies.forgetting import config as config_lib
+from taskvec_jax.experiments.studies.forgetting import regression
+from taskvec_jax.experiments.studies.forgetting import study
 from taskvec_jax.report import study_results
 from taskvec_jax.report import verdicts
 
@@ -16,7 +16,7 @@ def config(**changes):
   settings = {
       'name': 'tiny',
       'seeds': (0, 1),
-      'problem': forgetting_config.Sizes(60, 3, 2, 1.0),
+      'problem': config_lib.Sizes(60, 3, 2, 1.0),
       'features': (12, 60),
       'num_draws': 4000,
       'sweep_features': (20, 60),
@@ -24,9 +24,9 @@ def config(**changes):
       'sweep_latent': (2, 4),
       'sweep_gammas': (0.01, 1.0),
       'sweep_draws': 5,
-      'descent': forgetting_config.Sizes(24, 4, 2, 1.0),
+      'descent': config_lib.Sizes(24, 4, 2, 1.0),
       'arithmetic_draws': 100,
-      'images': forgetting_config.Images(
+      'images': config_lib.Images(
           task='digits',
           image_size=8,
           num_tasks=2,
@@ -37,13 +37,13 @@ def config(**changes):
           scalings=(0.5, 1.0),
       ),
   }
-  return forgetting_config.ForgettingStudyConfig(**{**settings, **changes})
+  return config_lib.ForgettingStudyConfig(**{**settings, **changes})
 
 
 @pytest.fixture(scope='module')
 def finished(tmp_path_factory):
   folder = tmp_path_factory.mktemp('finished')
-  return folder, forgetting.run(config(), folder, command='make it')
+  return folder, study.run(config(), folder, command='make it')
 
 
 def find(results, section, where):
@@ -66,7 +66,7 @@ def test_results_come_back_from_the_file_and_the_page_shows_every_section(
     assert f'claim-{number}' in page
     for figure in section.curves:
       assert (folder / 'figures' / f'{figure.name}.png').stat().st_size
-  assert 'least norm' in forgetting.summary(results)
+  assert 'least norm' in study.summary(results)
 
 
 def test_exact_statements_hold_at_any_size(finished):
@@ -109,15 +109,13 @@ def test_the_bound_is_judged_only_where_its_conditions_hold(finished):
 
 def test_a_wrong_formula_would_not_hold(monkeypatch, finished):
   _, results = finished
-  sizes = forgetting_config.Sizes(60, 3, 2, 1.0)
-  right = forgetting_regression.point(sizes, seed=0, num_draws=4000)
+  sizes = config_lib.Sizes(60, 3, 2, 1.0)
+  right = regression.point(sizes, seed=0, num_draws=4000)
   # Half of what was measured cannot pass for the exact mean.
   low = right.draws.mean() * 0.5
   assert abs(right.z) < 3
-  assert abs(forgetting_regression.standard_errors(right.draws, low)) > 3
-  finding = forgetting_regression._exact_finding(
-      60, [right._replace(z=3.1), right]
-  )
+  assert abs(regression.standard_errors(right.draws, low)) > 3
+  finding = regression._exact_finding(60, [right._replace(z=3.1), right])
   assert finding.verdict == verdicts.DOES_NOT_HOLD
 
 
@@ -146,14 +144,14 @@ def test_images_are_compared_seed_by_seed_and_shown_by_width(finished):
         ({'seeds': (0, 0)}, 'config.seeds must be one seed or more, each once'),
         ({'features': (60, 12)}, 'config.features must rise'),
         ({'sweep_gammas': (0.0,)}, 'config.sweep_gammas must rise from above'),
-        ({'num_draws': 1}, 'config.num_draws is 1'),
+        ({'num_draws': 1}, 'config.num_draws must be at least 2 but is 1'),
         ({'tolerance': 1e-15}, 'between 1e-12 and 1 but is 1e-15'),
         ({'features': (4, 60)}, '4 features are fewer than n [+] d = 3 [+] 2'),
     ],
 )
 def test_a_bad_config_is_refused_before_any_work(tmp_path, changes, sentence):
   with pytest.raises(ValueError, match=sentence):
-    forgetting.run(config(**changes), tmp_path / 'x', command='c')
+    study.run(config(**changes), tmp_path / 'x', command='c')
   assert not (tmp_path / 'x').exists()
 
 
@@ -161,16 +159,16 @@ def test_a_bad_config_is_refused_before_any_work(tmp_path, changes, sentence):
     ('changes', 'sentence'),
     [
         ({'activation': 'relu'}, 'no second derivative'),
-        ({'widths': (5,)}, 'two widths at least'),
+        ({'widths': (5,)}, 'widths must rise from above 0, 2 or more'),
         ({'widths': (5, 3)}, 'config.images.widths must rise'),
         ({'scalings': ()}, 'config.images.scalings must rise'),
         ({'num_tasks': 1}, 'num_tasks must be at least 2'),
         ({'num_epochs': 0}, 'num_epochs must be at least 1 but is 0'),
-        ({'max_train': -1}, 'max_train must not be negative but is -1'),
+        ({'max_train': -1}, 'max_train must be at least 0 but is -1'),
         ({'learning_rate': 0.0}, 'learning_rate must be positive and finite'),
     ],
 )
 def test_bad_settings_of_the_images_are_refused(changes, sentence):
   images = dataclasses.replace(config().images, **changes)
   with pytest.raises(ValueError, match=sentence):
-    forgetting_config.check(config(images=images))
+    config_lib.check(config(images=images))

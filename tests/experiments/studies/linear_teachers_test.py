@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from taskvec_jax.experiments.studies import linear_teachers
-from taskvec_jax.experiments.studies import linear_teachers_config
+from taskvec_jax.experiments.studies.linear_teachers import config as config_lib
+from taskvec_jax.experiments.studies.linear_teachers import study
 from taskvec_jax.report import study_results
 from taskvec_jax.report import verdicts
 
@@ -40,16 +40,14 @@ def config(**changes):
       'deep_tasks': 6,
       'deep_cosines': (0.5,),
   }
-  return linear_teachers_config.LinearTeachersStudyConfig(
-      **{**settings, **changes}
-  )
+  return config_lib.LinearTeachersStudyConfig(**{**settings, **changes})
 
 
 @pytest.fixture(scope='module')
 def finished(tmp_path_factory):
   """One finished run: its folder and its results."""
   folder = tmp_path_factory.mktemp('finished')
-  return folder, linear_teachers.run(config(), folder, command='make it')
+  return folder, study.run(config(), folder, command='make it')
 
 
 def verdict(results, section, where):
@@ -89,17 +87,17 @@ def test_the_folder_has_the_results_the_page_and_its_figures(finished):
   for section in results.sections:
     for figure in (*section.curves, *section.maps):
       assert (folder / 'figures' / f'{figure.name}.png').stat().st_size > 0
-  assert 'holds' in linear_teachers.summary(results)
+  assert 'holds' in study.summary(results)
   assert json.loads((folder / 'config.json').read_text())['dimension'] == 16
 
 
 @pytest.mark.parametrize(
     ('changes', 'sentence'),
     [
-        ({'seeds': ()}, 'config.seeds must be different numbers'),
+        ({'seeds': ()}, 'config.seeds must be one seed or more'),
         ({'num_examples': 16}, 'config.num_examples must be from 1 to 15'),
         ({'risk_examples': (2, 16)}, 'config.risk_examples must be from 1'),
-        ({'risk_examples': (0, 4)}, 'config.risk_examples must be at least 1'),
+        ({'risk_examples': (0, 4)}, 'config.risk_examples must be from 1'),
         ({'width': 0}, 'config.width must be at least 1 but is 0'),
         ({'risk_band': 6}, 'three bands must fit'),
         ({'num_test': 1}, 'config.num_test must be at least 2'),
@@ -109,7 +107,7 @@ def test_the_folder_has_the_results_the_page_and_its_figures(finished):
         ({'curve_sizes': (0.0,)}, 'config.curve_sizes must be positive'),
         ({'map_coverages': (0.01,)}, 'times config.dimension must be from 1'),
         ({'merge_scalings': (0.0, 1.0)}, 'three numbers at least'),
-        ({'map_margin': -1.0}, 'config.map_margin must not be negative'),
+        ({'map_margin': -1.0}, 'config.map_margin must be at least 0'),
         ({'covariance_power': float('nan')}, 'config.covariance_power must be'),
         ({'step_sizes': (0.4,)}, 'config.step_sizes must hold two at least'),
         ({'step_sizes': (0.4, 0.3)}, 'each half of the one before'),
@@ -121,5 +119,5 @@ def test_settings_without_sense_are_refused_in_a_sentence(
     changes, sentence, tmp_path
 ):
   with pytest.raises(ValueError, match=sentence):
-    linear_teachers.run(config(**changes), tmp_path / 'no', command='')
+    study.run(config(**changes), tmp_path / 'no', command='')
   assert not (tmp_path / 'no').exists()

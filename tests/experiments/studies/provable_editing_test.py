@@ -2,7 +2,8 @@ import dataclasses
 
 import pytest
 
-from taskvec_jax.experiments.studies import provable_editing
+from taskvec_jax.experiments.studies.provable_editing import config
+from taskvec_jax.experiments.studies.provable_editing import study
 from taskvec_jax.report import study_page
 from taskvec_jax.report import study_results
 from taskvec_jax.report import verdicts
@@ -31,14 +32,14 @@ def tiny(**changes):
       'digit_epochs': 30,
       'digit_scalings': (-1.0, 0.0, 1.0),
   }
-  return provable_editing.ProvableEditingStudyConfig(**{**settings, **changes})
+  return config.ProvableEditingStudyConfig(**{**settings, **changes})
 
 
 @pytest.fixture(scope='module')
 def finished(tmp_path_factory):
   """One finished run: its folder and its results."""
   folder = tmp_path_factory.mktemp('finished') / 'run'
-  return folder, provable_editing.run(tiny(), folder, command='make it')
+  return folder, study.run(tiny(), folder, command='make it')
 
 
 def verdict(results, title, where):
@@ -57,16 +58,16 @@ def test_the_run_is_written_and_read_back(finished):
   assert study_results.read(folder / 'results.json') == results
   page = (folder / 'report.html').read_text()
   assert page.count('data:image/png') == 10
-  table = provable_editing.summary(results)
+  table = study.summary(results)
   assert 'Negation' in table
 
 
 def test_a_finished_run_goes_on_without_training(finished, monkeypatch):
   folder, results = finished
-  monkeypatch.setattr(provable_editing.provable_editing_experts, 'train', None)
-  monkeypatch.setattr(provable_editing.provable_editing_coloured, 'train', None)
+  monkeypatch.setattr(study.experts, 'train', None)
+  monkeypatch.setattr(study.coloured, 'train', None)
   monkeypatch.setattr(study_page, 'write_page', lambda *_: None)
-  again = provable_editing.run(tiny(), folder, command='make it')
+  again = study.run(tiny(), folder, command='make it')
   assert dataclasses.replace(again, seconds=results.seconds) == results
 
 
@@ -93,15 +94,15 @@ def test_what_comes_back_below_zero_contradicts_the_theorem(finished):
 @pytest.mark.parametrize(
     ('changes', 'said'),
     [
-        ({'seeds': ()}, 'at least one seed'),
+        ({'seeds': ()}, 'one seed or more'),
         ({'num_confusing': 5}, 'they are 5 and 5'),
         ({'width': 7}, 'width must be even and at least 2 but is 7'),
         ({'alphas': (-1.0, 1.0)}, r'must hold 0 .* are \(-1.0, 1.0\)'),
-        ({'addition_scalings': (1.0, 0.0)}, r'must rise .* is \(1.0, 0.0\)'),
+        ({'addition_scalings': (1.0, 0.0)}, r'must rise.* is \(1.0, 0.0\)'),
         ({'negation_scalings': (-1.0, 1.0)}, r'must hold 0, .*\(-1.0, 1.0\)'),
         ({'gammas': (0.9, 0.9)}, r'at most 1, but are \(0.9, 0.9\)'),
         ({'tolerance': 0.5}, 'between 0 and 0.5 but is 0.5'),
-        ({'beta': 0.0}, 'beta must be positive but is 0.0'),
+        ({'beta': 0.0}, 'beta must be positive and finite but is 0.0'),
         ({'margin': 0}, 'margin must be at least 1 but is 0'),
         ({'rednesses': (0.85,)}, r'other tasks than .* 0.85, but are'),
         ({'digit_scalings': (0.0, 2.0)}, 'must hold 0 and 1'),
@@ -111,5 +112,5 @@ def test_settings_without_sense_are_refused_before_any_work(
     changes, said, tmp_path
 ):
   with pytest.raises(ValueError, match=said):
-    provable_editing.run(tiny(**changes), tmp_path / 'run', command='')
+    study.run(tiny(**changes), tmp_path / 'run', command='')
   assert not (tmp_path / 'run').exists()

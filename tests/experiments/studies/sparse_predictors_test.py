@@ -4,17 +4,17 @@ import dataclasses
 
 import pytest
 
-from taskvec_jax.experiments import config as config_lib
-from taskvec_jax.experiments.studies import sparse_predictors
-from taskvec_jax.experiments.studies import sparse_predictors_config as settings
+from taskvec_jax.experiments import config as main_config_lib
+from taskvec_jax.experiments.studies.sparse_predictors import config
+from taskvec_jax.experiments.studies.sparse_predictors import study
 from taskvec_jax.report import study_results
 from taskvec_jax.report import verdicts
 
 
 def tiny(**changes):
   parts = {
-      'gradient': settings.Gradient(num_problems=1),
-      'samples': settings.Samples(
+      'gradient': config.Gradient(num_problems=1),
+      'samples': config.Samples(
           num_features=12,
           num_useful=(2, 10),
           num_examples=(10, 15),
@@ -22,7 +22,7 @@ def tiny(**changes):
           l1_shares=(0.3, 0.05),
           l2_shares=(0.3, 0.01),
       ),
-      'features': settings.Features(
+      'features': config.Features(
           num_factors=3,
           correlations=(0.0,),
           widths=(4,),
@@ -33,7 +33,7 @@ def tiny(**changes):
           num_steps=3,
           num_test=50,
       ),
-      'coefficients': settings.Coefficients(
+      'coefficients': config.Coefficients(
           tasks=('digits', 'faces'),
           num_parts=2,
           image_size=8,
@@ -43,16 +43,16 @@ def tiny(**changes):
           num_epochs=2,
           shots=2,
           num_steps=2,
-          pretraining=config_lib.Pretraining(num_epochs=0),
+          pretraining=main_config_lib.Pretraining(num_epochs=0),
       ),
   }
-  return settings.SparsePredictorsStudyConfig(
+  return config.SparsePredictorsStudyConfig(
       **{'name': 'tiny', 'seeds': (0, 1), **parts, **changes}
   )
 
 
 def test_the_study_runs_and_its_page_says_what_it_found(tmp_path):
-  results = sparse_predictors.run(tiny(), tmp_path, command='make it')
+  results = study.run(tiny(), tmp_path, command='make it')
   assert study_results.read(tmp_path / 'results.json') == results
   gradient, samples, features, coefficients = results.sections
   # What is an identity holds at any size.
@@ -72,14 +72,14 @@ def test_the_study_runs_and_its_page_says_what_it_found(tmp_path):
   page = (tmp_path / 'report.html').read_text()
   assert 'not public' in page
   assert page.count('data:image/png') == 4
-  table = sparse_predictors.summary(results)
+  table = study.summary(results)
   assert table.isascii()
 
 
 @pytest.mark.parametrize(
     ('changes', 'said'),
     [
-        ({'seeds': (1, 1)}, r'different numbers but is \(1, 1\)'),
+        ({'seeds': (1, 1)}, r'one seed or more, each once, but is \(1, 1\)'),
         ({'gradient': {'step': 0.0}}, r'gradient.step must be positive.*0\.0'),
         ({'samples': {'num_examples': (12,)}}, '12.*num_folds = 5 equal folds'),
         ({'samples': {'num_useful': (13,)}}, r'1 to 12.*but is \(13,\)'),
@@ -102,5 +102,5 @@ def test_settings_without_sense_are_refused_before_any_work(
       value = dataclasses.replace(getattr(changed, name), **value)
     changed = dataclasses.replace(changed, **{name: value})
   with pytest.raises(ValueError, match=said):
-    sparse_predictors.run(changed, tmp_path / 'run', command='make it')
+    study.run(changed, tmp_path / 'run', command='make it')
   assert not (tmp_path / 'run').exists()

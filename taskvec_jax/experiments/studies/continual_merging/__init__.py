@@ -1,0 +1,1 @@
+"""Study: Perturb-and-Merge in continual learning (2505.22389)."""

@@ -1,0 +1,1 @@
+"""Study: forgetting under orthogonal transformations (2207.06475)."""

@@ -1,0 +1,1 @@
+"""Study: finetuning between linear teachers (2107.01641)."""

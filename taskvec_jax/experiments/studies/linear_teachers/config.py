@@ -1,0 +1,157 @@
+"""The settings of the study of linear teachers, checked before any work."""
+
+import dataclasses
+import math
+
+from taskvec_jax.experiments import study_checks
+
+
+@dataclasses.dataclass
+class LinearTeachersStudyConfig:
+  """One run of finetuning between linear teachers, and of merging them."""
+
+  name: str  # of the run
+  seeds: tuple[int, ...] = (0, 1, 2)  # of teachers, inputs, hidden directions
+  dimension: int = 100  # d, inputs
+  num_examples: int = 10  # n, below d; the paper's figure has d/10
+  width: int = 8  # h, of hidden layers
+  depths: tuple[int, ...] = (1, 2, 3, 7)  # L, rising from 1
+  num_draws: int = 8  # problems a seed wherever a mean is measured
+
+  # Part 1, one layer. Eigenvalues of the inputs' covariance are i^-power.
+  covariance_power: float = 0.75
+  risk_examples: tuple[int, ...] = (5, 10, 20, 40)  # n
+  risk_band: int = 10  # eigenvectors that a difference is spread over
+  num_test: int = 20_000  # fresh inputs, for the risk by Monte Carlo
+
+  # Parts 2 and 3: every pair of a size and a cosine is one problem a seed.
+  teacher_sizes: tuple[float, ...] = (0.5, 2.0)  # |theta_T| / |theta_S|
+  teacher_cosines: tuple[float, ...] = (-0.5, 0.5, 1.0)  # of the two teachers
+  step_sizes: tuple[float, ...] = (0.4, 0.2, 0.1)  # halving; 1: just stable
+
+  # Part 4. The deepest network of `depths` against one layer.
+  curve_sizes: tuple[float, ...] = (0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0)
+  curve_cosines: tuple[float, ...] = (0.95, 0.5)  # one panel each
+  map_sizes: tuple[float, ...] = tuple(number / 4 for number in range(1, 13))
+  map_cosines: tuple[float, ...] = tuple(
+      number / 10 for number in range(-2, 11)
+  )
+  map_draws: int = 3  # problems a seed in each cell
+  # Cells whose predicted ratio of risks is within this of 1 are not judged.
+  map_margin: float = 0.1
+  depth_step_size: float = 0.4  # of descent in this part
+
+  # Part 5, merging one layer: T, coverage n/d, cosine of the differences.
+  num_tasks: tuple[int, ...] = (2, 8)  # of the curves
+  merge_cosines: tuple[float, ...] = (0.0, 0.5, 0.9)  # one panel each
+  merge_scalings: tuple[float, ...] = tuple(number / 10 for number in range(13))
+  map_tasks: int = 4  # of the map
+  map_coverages: tuple[float, ...] = tuple(
+      number / 20 for number in range(1, 11)
+  )
+  merge_map_cosines: tuple[float, ...] = tuple(
+      number / 10 for number in range(11)
+  )
+
+  # Part 6, merging networks of every depth.
+  deep_tasks: int = 4  # T
+  deep_cosines: tuple[float, ...] = (0.0, 0.5)  # one panel each
+
+
+def check(config: LinearTeachersStudyConfig) -> None:
+  """Raises a ValueError, one sentence, for numbers that make no sense."""
+  study_checks.seeds(config.seeds)
+  d, n = config.dimension, config.num_examples
+  for name, counts in (
+      ('num_examples', (n,)),
+      ('risk_examples', config.risk_examples or (0,)),
+  ):
+    if not 0 < min(counts) <= max(counts) < d:
+      raise ValueError(
+          f'config.{name} must be from 1 to {d - 1}, below config.dimension,'
+          f' but is {getattr(config, name)}.'
+      )
+  study_checks.at_least(
+      config, 1, 'width', 'num_draws', 'map_draws', 'risk_band'
+  )
+  study_checks.at_least(config, 2, 'num_test')
+  study_checks.at_least(config, 0, 'map_margin')
+  if 3 * config.risk_band > d:
+    raise ValueError(
+        f'config.risk_band is {config.risk_band}, but three bands must fit into'
+        f' config.dimension, {d}.'
+    )
+  depths = config.depths
+  if len(depths) < 2 or depths[0] != 1 or sorted(set(depths)) != list(depths):
+    raise ValueError(
+        'config.depths must rise from 1 and hold another depth, but are'
+        f' {depths}.'
+    )
+  _check_numbers(config)
+  _check_steps(config)
+  tasks = (*config.num_tasks, config.map_tasks, config.deep_tasks)
+  if not 2 <= min(tasks) <= max(tasks) < d:
+    raise ValueError(
+        'config.num_tasks, map_tasks and deep_tasks must be from 2 to'
+        f' {d - 1} but are {tasks}.'
+    )
+
+
+def _check_numbers(config: LinearTeachersStudyConfig) -> None:
+  for name, low, high in (
+      ('teacher_sizes', 0, math.inf),
+      ('teacher_cosines', -1, 1),
+      ('curve_sizes', 0, math.inf),
+      ('curve_cosines', -1, 1),
+      ('map_sizes', 0, math.inf),
+      ('map_cosines', -1, 1),
+      ('merge_cosines', 0, 1),
+      ('merge_scalings', -math.inf, math.inf),
+      ('map_coverages', 0, 1),
+      ('merge_map_cosines', 0, 1),
+      ('deep_cosines', 0, 1),
+  ):
+    values = getattr(config, name)
+    if not values or not all(
+        math.isfinite(value) and low <= value <= high for value in values
+    ):
+      raise ValueError(
+          f'config.{name} must be finite numbers from {low} to {high} but are'
+          f' {values}.'
+      )
+    if (name.endswith('_sizes') or name == 'map_coverages') and 0 in values:
+      raise ValueError(f'config.{name} must be positive but are {values}.')
+  if len(set(config.merge_scalings)) < 3:
+    raise ValueError(
+        'config.merge_scalings must hold three numbers at least, for a'
+        f' parabola, but are {config.merge_scalings}.'
+    )
+  counts = [round(m * config.dimension) for m in config.map_coverages]
+  if not 0 < min(counts) <= max(counts) < config.dimension:
+    raise ValueError(
+        'config.map_coverages times config.dimension must be from 1 to'
+        f' {config.dimension - 1} examples but are {counts}.'
+    )
+  if not math.isfinite(config.covariance_power):
+    raise ValueError(
+        'config.covariance_power must be finite but is'
+        f' {config.covariance_power}.'
+    )
+
+
+def _check_steps(config: LinearTeachersStudyConfig) -> None:
+  for value in (*config.step_sizes, config.depth_step_size):
+    if not 0 < value < 1:
+      raise ValueError(
+          'config.step_sizes and depth_step_size must lie between 0 and 1,'
+          f' where descent is stable, but one is {value}.'
+      )
+  steps = config.step_sizes
+  if len(steps) < 2 or any(
+      not math.isclose(large, 2 * small)
+      for large, small in zip(steps[:-1], steps[1:], strict=True)
+  ):
+    raise ValueError(
+        'config.step_sizes must hold two at least, each half of the one'
+        f' before, but are {steps}.'
+    )

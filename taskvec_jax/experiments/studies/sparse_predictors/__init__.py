@@ -1,0 +1,1 @@
+"""Study: sparse task-specific predictors (2211.14666)."""
