@@ -7,8 +7,7 @@ def shared():
   """Returns the settings that tiny runs of all experiments have in common."""
   return {
       'tasks': ('digits', 'faces'),
-      # One layer: what these runs cost is compiling, and that goes by leaf.
-      'model': config_lib.FFNModel(widths=(12,)),
+      'model': config_lib.FFNModel(widths=(12, 8)),
       'image_size': 8,
       'max_train': 40,
       'max_validation': 20,
