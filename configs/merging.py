@@ -7,9 +7,8 @@ regime of the theory (full-batch descent) and in that of practice (Adam).
 
   python -m taskvec_jax.main --config=configs/merging.py
 
-Hardware and time: 2 CPU cores, 6 to 7 minutes of CPU time with empty caches; 10
-and 17 minutes on the clock, on cores that did other work three to four times
-over.
+Hardware and time: 2 CPU cores, 6 to 7 minutes of CPU time with empty caches; on
+the clock 4 minutes with the base models cached, 10 and 17 on busy cores.
 Expect, over seeds 0 to 2 (mean and standard deviation of the test accuracy, per
 cent; exact, 20 epochs, and Adam, 10 epochs):
 

@@ -8,7 +8,7 @@ epochs and at most 1,000 images a task.
 
   python -m taskvec_jax.main --config=configs/studies/continual_merging.py
 
-Hardware and time: 2 CPU cores, 220 s of processor time with empty caches.
+Hardware and time: 2 CPU cores, 190 to 220 s of processor time.
 Expect, over seeds 0 to 2 (mean and standard deviation):
   quadratics  coefficient and line search 1e-8 apart; perturbing shortens the
               step by 6/7 and a line search undoes it, to 1e-8

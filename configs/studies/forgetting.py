@@ -8,8 +8,8 @@ seen as task vectors.
 
   python -m taskvec_jax.main --config=configs/studies/forgetting.py
 
-Hardware and time: 2 CPU cores, 270 s of processor time (measured while other
-jobs ran), 73 s of it on images. Expect, over seeds 0 to 2:
+Hardware and time: 2 CPU cores, 210 to 270 s of processor time (measured while
+other jobs ran), 73 s of it on images. Expect, over seeds 0 to 2:
   exact mean        within 1.9 standard errors of 2,000 rotations at all of
                     p = 150, 200, 300, 400, 800; permutations -3.6 % to +1.2 %
                     off

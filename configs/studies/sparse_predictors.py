@@ -6,7 +6,7 @@ public), and puts the same inner problem on coefficients of task vectors.
 
   python -m taskvec_jax.main --config=configs/studies/sparse_predictors.py
 
-Hardware and time: 2 CPU cores, 140 to 160 s of processor time, measured while
+Hardware and time: 2 CPU cores, 110 to 160 s of processor time, measured while
 other jobs ran. Expect, over seeds 0 to 2:
   derivative     features and penalty within 2e-9 of finite differences; with
                  the support found, after 14 to 33 sweeps, dw/dlambda is exact
