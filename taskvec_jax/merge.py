@@ -111,11 +111,12 @@ def _verify(folder: pathlib.Path) -> None:
         f'{len(wrong)} of {len(checked)} files differ from {path}:'
         f' {"; ".join(wrong)}'
     )
-  job = file_job.prepare_again(folder)
+  told = recipe.read(folder)
+  job = file_job.prepare_again(folder, told)
   with _progress_bar(file_job.num_bytes_read(job)) as bar:
-    again = file_merge.repeat(job, progress=bar.update)
+    again = file_merge.repeat(job, told, progress=bar.update)
   if wrong := [f'{file} {problem}' for file, problem in again if problem]:
-    other = recipe.other_versions(recipe.read(folder)) or ['none']
+    other = recipe.other_versions(told) or ['none']
     raise OSError(
         f'merged again as {path} says, {"; ".join(wrong)}, other than what lies'
         f' there; other versions here: {", ".join(other)}'

@@ -15,6 +15,7 @@ import tqdm
 from taskvec_jax.experiments import setting_summary
 from taskvec_jax.experiments import workdir as workdir_lib
 from taskvec_jax.report import claims
+from taskvec_jax.report import results as results_lib
 from taskvec_jax.report import study_page
 from taskvec_jax.report import study_results
 
@@ -71,7 +72,7 @@ def run(
       sections=sections,
       seconds=seconds,
   )
-  study_results.write(folder / 'results.json', found)
+  results_lib.write(folder / 'results.json', found)
   study_page.write_page(found, folder)
   return found
 

@@ -3,8 +3,10 @@
 Nothing here reads a value of a tensor.
 """
 
+from collections.abc import Mapping
 import functools
 import pathlib
+from typing import Any
 from typing import NamedTuple
 
 from taskvec_jax.merging import recipe as recipe_lib
@@ -63,17 +65,16 @@ def prepare(
   return _open(base, finetuned, method, checked, folder)
 
 
-def prepare_again(folder: pathlib.Path) -> Job:
-  """Returns the merge that a folder's recipe tells of.
+def prepare_again(folder: pathlib.Path, recipe: Mapping[str, Any]) -> Job:
+  """Returns the merge that a recipe tells of.
 
   Args:
-    folder: the output of a merge.
+    folder: the output of that merge.
+    recipe: of `recipe.read`.
 
   Raises:
-    ValueError: there is no recipe or it cannot be read, or what it tells of
-      can no longer be merged.
+    ValueError: what it tells of can no longer be merged.
   """
-  recipe = recipe_lib.read(folder)
   base, *finetuned = recipe_lib.checkpoints(recipe).values()
   numbers = slice_methods.check(
       recipe['method'],

@@ -17,6 +17,7 @@ matrices holds T + 1 copies of the largest and what its decompositions need.
 
 from collections.abc import Callable
 from collections.abc import Iterator
+from collections.abc import Mapping
 import concurrent.futures
 import contextlib
 import hashlib
@@ -78,12 +79,16 @@ def merge(job: file_job.Job, *, progress: Callable[[int], Any]) -> None:
 
 
 def repeat(
-    job: file_job.Job, *, progress: Callable[[int], Any]
+    job: file_job.Job,
+    recipe: Mapping[str, Any],
+    *,
+    progress: Callable[[int], Any],
 ) -> list[recipe_lib.Checked]:
-  """Merges again, writes nothing, and compares with the job's recipe.
+  """Merges again, writes nothing, and compares with a recipe.
 
   Args:
     job: of `file_job.prepare_again`.
+    recipe: the one that it was prepared from.
     progress: called with numbers of bytes that were read, of tensors.
 
   Returns:
@@ -94,10 +99,7 @@ def repeat(
   """
   _, tensors = _merge_into(None, job, progress)
   file_job.check_unchanged(job)
-  said = {
-      entry['file']: entry['sha256']
-      for entry in recipe_lib.read(job.output)['outputs']
-  }
+  said = {entry['file']: entry['sha256'] for entry in recipe['outputs']}
   return [
       recipe_lib.Checked(
           job.output / name,

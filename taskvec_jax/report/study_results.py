@@ -140,13 +140,8 @@ class Results:
   seconds: dict[str, float]  # wall time by part; differs from run to run
 
 
-def write(path: str | os.PathLike[str], results: Results) -> None:
-  """Writes `results` as JSON: beside the file, then renamed onto it."""
-  results_lib.write_json(path, dataclasses.asdict(results))
-
-
 def read(path: str | os.PathLike[str]) -> Results:
-  """Returns the results that `write` wrote."""
+  """Returns the results that `results.write` wrote."""
   return results_lib.from_json(
       Results, json.loads(pathlib.Path(path).read_text())
   )
