@@ -31,8 +31,10 @@ from absl import logging
 import jax
 from ml_collections import config_flags
 
-from taskvec_jax import processes
 from taskvec_jax.gradients import full_batch
+from taskvec_jax.processes import child
+from taskvec_jax.processes import cluster
+from taskvec_jax.processes import parent
 
 # By the class of the config. Each has run(config, folder, *, command), which
 # writes results.json and report.html, and summary(results), the text that a run
@@ -102,11 +104,11 @@ def parse(argv: Sequence[str]) -> Sequence[str]:
 def main(argv: Sequence[str]) -> None:
   """Runs the experiment and prints what was claimed and what was measured."""
   del argv  # parse has refused anything that is no flag
-  if processes.is_child():
-    processes.join()
+  if child.is_child():
+    child.join()
   elif asked := _cluster():
     command = [sys.executable, *sys.orig_argv[1:]]
-    sys.exit(processes.supervise(asked, command))
+    sys.exit(parent.supervise(asked, command))
   config = _CONFIG.value
   command = shlex.join(['python', '-m', 'taskvec_jax.main', *sys.argv[1:]])
   # GPUs and TPUs multiply float32 matrices in fewer bits unless they are told.
@@ -117,7 +119,7 @@ def main(argv: Sequence[str]) -> None:
   workdir = full_batch.text_from_first(
       lambda: _WORKDIR.value or _new_workdir(config.name)
   )
-  processes.tell(workdir=workdir)
+  child.tell(workdir=workdir)
   is_first = full_batch.process()[0] == 0
   if is_first:
     print(
@@ -131,7 +133,7 @@ def main(argv: Sequence[str]) -> None:
     )
     results = experiment.run(config, workdir, command=command)
   except (ValueError, ArithmeticError, OSError) as error:
-    if processes.is_of_a_peer(error):
+    if child.is_of_a_peer(error):
       raise
     _fail(2 if isinstance(error, ValueError) else 1, str(error), error)
   else:
@@ -141,8 +143,8 @@ def main(argv: Sequence[str]) -> None:
       print(f'\nThe page with the results: {page}')
 
 
-def _cluster() -> processes.Cluster | None:
-  return processes.cluster(
+def _cluster() -> cluster.Cluster | None:
+  return cluster.find(
       _COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value
   )
 
@@ -200,11 +202,11 @@ def _sentence(error: Exception) -> str:
 def _fail(status: int, sentence: str, error: BaseException) -> NoReturn:
   logging.debug('Traceback of the error below', exc_info=error)
   who = ''
-  if processes.is_child():
+  if child.is_child():
     index, count = full_batch.process()
     who = f'process {index} of {count}: '
   print(f'taskvec_jax: {who}{sentence}', file=sys.stderr)
-  processes.leave(status)
+  child.leave(status)
 
 
 if __name__ == '__main__':

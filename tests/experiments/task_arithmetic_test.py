@@ -278,7 +278,7 @@ def test_a_truncated_checkpoint_is_said_and_the_results_stay(
   assert plain(copy) == plain(folder)
 
 
-# Two devices in each of two processes: tests/processes_test.py.
+# Two devices in each of two processes: tests/processes/run_test.py.
 def test_all_devices_of_this_process_find_what_one_finds(finished, one_device):
   folders = finished[0], one_device[0]
   if jax.default_backend() == 'cpu':

@@ -1,4 +1,4 @@
-"""Several processes: the numbers of one, and a death that has a name."""
+"""A run of two processes: the numbers of one, and a death that has a name."""
 
 import json
 import os
@@ -14,144 +14,12 @@ import numpy as np
 import pytest
 
 from taskvec_jax import checkpoints
-from taskvec_jax import processes
 from taskvec_jax.experiments import regimes
 from taskvec_jax.report import results as results_lib
 from tests import problems
 
-_ROOT = pathlib.Path(__file__).parents[1]
+_ROOT = pathlib.Path(__file__).parents[2]
 _CONFIG = _ROOT / 'tests' / 'experiments' / 'tiny.py'
-
-
-@pytest.mark.parametrize(
-    ('coordinator', 'num_processes', 'process_id', 'said'),
-    [
-        (
-            'a:1',
-            None,
-            None,
-            '--coordinator needs --num_processes and --process_',
-        ),
-        (
-            'a:1',
-            2,
-            None,
-            '--coordinator and --num_processes needs --process_id',
-        ),
-        ('', 2, 0, '--num_processes and --process_id needs --coordinator'),
-        ('', None, 1, '--process_id needs --coordinator and --num_processes'),
-        ('a:1', 2, 2, r'--process_id is 2, but must lie in 0 \.\. 1'),
-        ('a:1', 2, -1, r'--process_id is -1, but must lie in 0 \.\. 1'),
-        ('', 0, None, '--num_processes is 0, but must be at least 1'),
-        ('a', 2, 0, "--coordinator is 'a', but must be HOST:PORT"),
-        (':1', 2, 0, "--coordinator is ':1'"),
-        ('a:b', 2, 0, "--coordinator is 'a:b'"),
-        ('a:70000', 2, 0, "--coordinator is 'a:70000'"),
-    ],
-)
-def test_flags_that_do_not_fit_together_are_refused(
-    coordinator, num_processes, process_id, said
-):
-  with pytest.raises(ValueError, match=said):
-    processes.cluster(coordinator, num_processes, process_id, environ={})
-
-
-def test_one_process_is_one_unless_flags_or_a_slurm_step_say_otherwise():
-  batch = {'SLURM_JOB_ID': '7', 'SLURM_NTASKS': '2', 'SLURM_PROCID': '0'}
-  for environ in ({}, batch, batch | {'SLURM_STEP_NUM_TASKS': '1'}):
-    assert processes.cluster('', None, None, environ=environ) is None
-  step = batch | {'SLURM_STEP_NUM_TASKS': '2'}
-  found = processes.cluster('', None, None, environ=step)
-  assert found == processes.Cluster(None, None, None)
-  assert processes.cluster('', 1, None, environ={}) is None
-  assert processes.cluster('', 3, None, environ={}).local
-  assert processes.cluster('a:80', 3, 1, environ={}) == ('a:80', 3, 1, False)
-
-
-def supervised(asked, program, capfd):
-  """Returns the status and the last words of a parent of such children."""
-  before = """
-import json, os, signal, sys, time
-part = json.loads(os.environ['TASKVEC_JAX_CHILD'])
-index = part['process_id']
-def tell(**facts):
-  os.write(part['facts'], (json.dumps(facts) + '\\n').encode())
-"""
-  command = [sys.executable, '-c', before + program]
-  previous = signal.getsignal(signal.SIGTERM)
-  try:
-    status = processes.supervise(asked, command)
-  finally:
-    signal.signal(signal.SIGTERM, previous)
-  return status, capfd.readouterr().err.splitlines()
-
-
-_JOINED = "tell(index=index, hosts=['ant', 'bee'])\ntell(workdir='w')\n"
-
-
-def test_a_killed_child_is_named_and_the_others_are_ended(capfd):
-  start = time.monotonic()
-  status, lines = supervised(
-      processes.Cluster(None, 2, None, True),
-      _JOINED + 'if index: os.kill(os.getpid(), 9)\ntime.sleep(50)',
-      capfd,
-  )
-  assert status == 1
-  assert lines == [
-      'taskvec_jax: process 1 of 2 (host bee) was killed by signal 9; start the'
-      ' same command, with --workdir=w, to go on'
-  ]
-  assert time.monotonic() - start < 20
-
-
-@pytest.mark.parametrize(
-    ('index', 'words', 'dead', 'ended'),
-    [
-        (
-            0,
-            'UNAVAILABLE: The following tasks are unhealthy (stopped sending'
-            ' heartbeats):\\n1\\nThe tasks have crashed.\\n',
-            'process 1 of 2 (host bee)',
-            'process 0 of 2 (host ant)',
-        ),
-        (
-            1,
-            'Either the leader task was preempted/died/restarted\\n',
-            'process 0 of 2 (host ant)',
-            'process 1 of 2 (host bee)',
-        ),
-    ],
-)
-def test_a_peer_that_died_on_another_host_is_named(
-    capfd, index, words, dead, ended
-):
-  status, lines = supervised(
-      processes.Cluster('ant:1', 2, index),
-      f"{_JOINED}sys.stderr.write('{words}')\nsys.stderr.flush()\nos.abort()",
-      capfd,
-  )
-  assert status == 1
-  assert lines[-1] == (
-      f'taskvec_jax: {dead} died (no sign of life for 20 s), and {ended} was'
-      ' ended; start the same command on every host, with --workdir=w, to go on'
-  )
-
-
-def test_a_child_that_has_said_why_is_not_talked_over(capfd):
-  program = "sys.exit(sys.stderr.write('taskvec_jax: no\\n') and 2)"
-  asked = processes.Cluster('ant:1', 2, 0)
-  assert supervised(asked, program, capfd) == (2, ['taskvec_jax: no'])
-
-
-def test_a_run_that_not_all_join_says_where_they_were_awaited(capfd):
-  status, lines = supervised(
-      processes.Cluster('ant:1', 3, 0), 'os.abort()', capfd
-  )
-  assert status == 1
-  assert (
-      'process 0 was killed by signal 6 before it had joined the other 2 of 3'
-      ' at ant:1, which it awaits for 300 s'
-  ) in lines[-1]
 
 
 def command(folder, *arguments):
@@ -215,15 +83,14 @@ def one(cache, tmp_path_factory):
   return folder
 
 
-def test_killed_processes_are_named_and_the_resumed_run_finds_what_one_finds(
-    one, cache, tmp_path
-):
+def start_two(folder, cache):
+  """Starts two hosts' commands; returns when a task has been trained on."""
   with socket.socket() as probe:
     probe.bind(('127.0.0.1', 0))
     port = probe.getsockname()[1]
   parents = [
       start(
-          tmp_path,
+          folder,
           cache,
           f'--coordinator=127.0.0.1:{port}',
           '--num_processes=2',
@@ -232,23 +99,54 @@ def test_killed_processes_are_named_and_the_resumed_run_finds_what_one_finds(
       )
       for i in range(2)
   ]
-  middle = tmp_path / 'checkpoints/seed0/exact/digits/000001.sha256'
+  middle = folder / 'checkpoints/seed0/exact/digits/000001.sha256'
   while not middle.exists():
     assert parents[0].poll() is parents[1].poll() is None
     time.sleep(0.01)
-  os.kill(child_of(parents[1]), signal.SIGKILL)
+  return parents
+
+
+def last_line(process):
+  """Returns the last words of a command that ends with status 1 in time."""
   begin = time.monotonic()
-  said = [parent.communicate(timeout=60)[1] for parent in parents]
+  said = process.communicate(timeout=60)[1]
+  assert process.returncode == 1, said
   assert time.monotonic() - begin < 60
-  assert [parent.returncode for parent in parents] == [1, 1], said
+  return said.splitlines()[-1]
+
+
+def test_a_host_that_falls_silent_is_named(cache, tmp_path):
+  first, second = start_two(tmp_path, cache)
+  lost = [second.pid, child_of(second)]
+  for pid in lost:
+    os.kill(pid, signal.SIGSTOP)
+  try:
+    host = socket.gethostname()[:64]
+    assert last_line(first) == (
+        f'taskvec_jax: process 1 of 2 (host {host}) died (no sign of life for'
+        f' 20 s), and process 0 of 2 (host {host}) was ended; start the same'
+        f' command on every host, with --workdir={tmp_path}, to go on'
+    )
+  finally:
+    for pid in lost:
+      os.kill(pid, signal.SIGKILL)
+    second.communicate()
+
+
+def test_killed_processes_are_named_and_the_resumed_run_finds_what_one_finds(
+    one, cache, tmp_path
+):
+  first, second = start_two(tmp_path, cache)
+  os.kill(child_of(second), signal.SIGKILL)
   host = socket.gethostname()[:64]
-  again = f'with --workdir={tmp_path}, to go on'
-  assert f'process 1 of 2 (host {host}) died' in said[0].splitlines()[-1]
-  assert said[0].rstrip().endswith(again)
-  assert said[1].splitlines()[-1] == (
-      f'taskvec_jax: process 1 of 2 (host {host}) was killed by signal 9; start'
-      f' the same command on every host, {again}'
+  again = (
+      'start the same command on every host, with'
+      f' --workdir={tmp_path}, to go on'
   )
+  died = f'taskvec_jax: process 1 of 2 (host {host}) was killed by signal 9'
+  assert last_line(second) == f'{died}; {again}'
+  ended = f'process 0 of 2 (host {host}) was ended'
+  assert last_line(first) == f'{died}, and {ended}; {again}'
   with start(tmp_path, cache, '--num_processes=2', num_devices=2) as process:
     output, errors = process.communicate(timeout=300)
   assert process.returncode == 0, errors

@@ -1,0 +1,224 @@
+"""Parents of toy children: who is said to have died, and who is ended."""
+
+import os
+import signal
+import sys
+import time
+
+import pytest
+
+from taskvec_jax.processes import cluster
+from taskvec_jax.processes import notices
+from taskvec_jax.processes import parent
+
+_BEFORE = """
+import json, os, signal, sys, time
+part = json.loads(os.environ['TASKVEC_JAX_CHILD'])
+index = part['process_id']
+def tell(**facts):
+  os.write(part['facts'], (json.dumps(facts) + '\\n').encode())
+def joined(port=1, key=''):
+  parents = [['ant', '127.0.0.1', port, key], ['bee', '127.0.0.1', port, key]]
+  parents[index][2:] = part['port'], part['key']
+  tell(index=index, parents=parents)
+  tell(workdir='w')
+"""
+_GLOO = """
+sys.stderr.write("terminate called ... 'gloo::EnforceNotMet'\\n")
+sys.stderr.flush()
+os.abort()
+"""
+
+
+def supervised(asked, program, capfd):
+  """Returns the status and the last words of a parent of such children."""
+  command = [sys.executable, '-c', _BEFORE + program]
+  previous = signal.getsignal(signal.SIGTERM)
+  try:
+    status = parent.supervise(asked, command)
+  finally:
+    signal.signal(signal.SIGTERM, previous)
+  return status, capfd.readouterr().err.splitlines()
+
+
+def test_a_killed_child_is_named_and_the_others_are_ended(capfd):
+  start = time.monotonic()
+  status, lines = supervised(
+      cluster.Cluster(None, 2, None, True),
+      'joined()\nif index: os.kill(os.getpid(), 9)\ntime.sleep(50)',
+      capfd,
+  )
+  assert status == 1
+  assert lines == [
+      'taskvec_jax: process 1 of 2 (host bee) was killed by signal 9; start the'
+      ' same command, with --workdir=w, to go on'
+  ]
+  assert time.monotonic() - start < 20
+
+
+@pytest.mark.parametrize(
+    ('index', 'words', 'dead', 'ended'),
+    [
+        (
+            0,
+            'UNAVAILABLE: The following tasks are unhealthy (stopped sending'
+            ' heartbeats):\\n1\\nThe tasks have crashed.\\n',
+            'process 1 of 2 (host bee)',
+            'process 0 of 2 (host ant)',
+        ),
+        (
+            1,
+            'Either the leader task was preempted/died/restarted\\n',
+            'process 0 of 2 (host ant)',
+            'process 1 of 2 (host bee)',
+        ),
+    ],
+)
+def test_a_peer_that_died_on_another_host_is_named(
+    capfd, index, words, dead, ended
+):
+  status, lines = supervised(
+      cluster.Cluster('ant:1', 2, index),
+      f"joined()\nsys.stderr.write('{words}')\nsys.stderr.flush()\nos.abort()",
+      capfd,
+  )
+  assert status == 1
+  assert lines[-1] == (
+      f'taskvec_jax: {dead} died (no sign of life for 20 s), and {ended} was'
+      ' ended; start the same command on every host, with --workdir=w, to go on'
+  )
+
+
+def test_a_child_that_has_said_why_is_not_talked_over(capfd):
+  program = "sys.exit(sys.stderr.write('taskvec_jax: no\\n') and 2)"
+  asked = cluster.Cluster('ant:1', 2, 0)
+  assert supervised(asked, program, capfd) == (2, ['taskvec_jax: no'])
+
+
+def test_a_run_that_not_all_join_says_where_they_were_awaited(capfd):
+  status, lines = supervised(
+      cluster.Cluster('ant:1', 3, 0), 'os.abort()', capfd
+  )
+  assert status == 1
+  assert (
+      'process 0 was killed by signal 6 before it had joined the other 2 of 3'
+      ' at ant:1, which it awaits for 300 s'
+  ) in lines[-1]
+
+
+@pytest.fixture
+def other():
+  """The listener of the other process's parent."""
+  listener = notices.listen()
+  yield listener
+  notices.close(listener)
+
+
+def joined_with(other):
+  return f'joined({other.port}, {other.key!r})\n'
+
+
+def test_others_are_told_of_a_death(capfd, other):
+  program = joined_with(other) + 'os.kill(os.getpid(), 9)'
+  status, _ = supervised(cluster.Cluster('ant:1', 2, 1), program, capfd)
+  assert status == 1
+  assert other.heard.get(timeout=10) == notices.Death(1, -signal.SIGKILL)
+
+
+def test_others_are_told_of_an_error_that_one_process_alone_has(capfd, other):
+  program = "sys.exit(sys.stderr.write('taskvec_jax: disk full\\n') and 2)"
+  status, lines = supervised(
+      cluster.Cluster('ant:1', 2, 1), joined_with(other) + program, capfd
+  )
+  assert (status, lines) == (2, ['taskvec_jax: disk full'])
+  assert other.heard.get(timeout=10) == notices.Death(1, 2)
+
+
+def test_others_are_told_when_a_parent_is_asked_to_end(capfd, other):
+  program = joined_with(other) + f'os.kill({os.getpid()}, 15)\ntime.sleep(50)'
+  with pytest.raises(SystemExit, match='143'):
+    supervised(cluster.Cluster('ant:1', 2, 0), program, capfd)
+  assert other.heard.get(timeout=10) == notices.Death(0, -signal.SIGTERM)
+
+
+_SENDER = """
+import json, os, sys, time
+from taskvec_jax.processes import notices
+part = json.loads(os.environ['TASKVEC_JAX_CHILD'])
+time.sleep(float(sys.argv[1]))
+key = part['key'] if sys.argv[2] == 'right' else ''
+parent = notices.Parent('ant', '127.0.0.1', part['port'], key)
+notices.send(notices.Death(1, -9), [parent])
+"""
+
+
+def joined_and_told(seconds, key='right'):
+  """Returns the program of a child whose parent gets a notice later on."""
+  command = f'[sys.executable, "-c", {_SENDER!r}, "{seconds}", "{key}"]'
+  return (
+      f'joined()\nimport subprocess\nsubprocess.Popen({command},'
+      ' stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)\n'
+  )
+
+
+@pytest.mark.parametrize('then', ['time.sleep(50)', _GLOO])
+def test_a_death_that_is_told_of_ends_the_child_and_is_named(capfd, then):
+  begin = time.monotonic()
+  status, lines = supervised(
+      cluster.Cluster('ant:1', 2, 0),
+      joined_and_told(1) + then,
+      capfd,
+  )
+  assert status == 1
+  assert lines[-1] == (
+      'taskvec_jax: process 1 of 2 (host bee) was killed by signal 9, and'
+      ' process 0 of 2 (host ant) was ended; start the same command on every'
+      ' host, with --workdir=w, to go on'
+  )
+  assert time.monotonic() - begin < 20
+
+
+def test_a_child_that_was_told_of_a_death_may_still_say_its_own_error(capfd):
+  program = (
+      "time.sleep(1)\nsys.exit(sys.stderr.write('taskvec_jax: no\\n') and 2)"
+  )
+  asked = cluster.Cluster('ant:1', 2, 0)
+  status, lines = supervised(asked, joined_and_told(0) + program, capfd)
+  assert (status, lines) == (2, ['taskvec_jax: no'])
+
+
+def test_a_notice_without_the_key_is_not_believed(capfd):
+  asked = cluster.Cluster('ant:1', 2, 0)
+  program = joined_and_told(0, 'wrong') + 'time.sleep(6)'
+  assert supervised(asked, program, capfd) == (0, [])
+
+
+def test_an_abort_by_a_failed_exchange_is_not_called_a_death_of_its_own(
+    capfd, other
+):
+  status, lines = supervised(
+      cluster.Cluster('ant:1', 2, 0), joined_with(other) + _GLOO, capfd
+  )
+  assert status == 1
+  assert lines[-1].startswith(
+      'taskvec_jax: process 0 of 2 (host ant) was ended by a failed exchange'
+      ' with another process, which must have died without a notice; start'
+  )
+  assert other.heard.empty()
+
+
+def test_an_abort_of_its_own_is_told(capfd, other):
+  status, lines = supervised(
+      cluster.Cluster('ant:1', 2, 0), joined_with(other) + 'os.abort()', capfd
+  )
+  assert status == 1
+  assert 'process 0 of 2 (host ant) was killed by signal 6' in lines[-1]
+  assert other.heard.get(timeout=10) == notices.Death(0, -signal.SIGABRT)
+
+
+def test_of_two_that_died_together_the_aborted_one_is_not_blamed(capfd):
+  program = (
+      f'joined()\nif index: time.sleep(1); os.kill(os.getpid(), 9)\n{_GLOO}'
+  )
+  _, lines = supervised(cluster.Cluster(None, 2, None, True), program, capfd)
+  assert 'process 1 of 2 (host bee) was killed by signal 9' in lines[-1]
