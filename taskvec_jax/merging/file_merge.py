@@ -158,6 +158,7 @@ def _merge_into(
               f'merged values of tensor {item.name!r} are too large for'
               f' {found.dtype}, the dtype of the base; nothing was written'
           )
+      del values  # or two slices would be held while the next is read
       yield found
 
   hashes = file_hashes.start(inputs.models)

@@ -95,8 +95,12 @@ def iso_cts(
 
 def iso_c_matrix(stack: np.ndarray, tolerance: float) -> np.ndarray:
   """Returns `s_bar U V'` `[n_in, n_out]` of `stack [T, n_in, n_out]`."""
-  total = spectra.svd(np.sum(stack, axis=0), tolerance=tolerance)
-  return _mean(total.values) * (total.left @ total.right)
+  total = spectra.svd(
+      np.sum(stack, axis=0), tolerance=tolerance, overwrite=True
+  )
+  merged = total.left @ total.right
+  merged *= _mean(total.values)
+  return merged
 
 
 def iso_cts_matrix(
@@ -108,17 +112,33 @@ def iso_cts_matrix(
   )
   if num_own == 0:
     return iso_c_matrix(stack, tolerance)
-  total = spectra.svd(np.sum(stack, axis=0), tolerance=tolerance)
-  common = spectra.truncated(total, num_common)
-  parts = [common]
+  parts = [
+      spectra.truncated(
+          spectra.svd(
+              np.sum(stack, axis=0), tolerance=tolerance, overwrite=True
+          ),
+          num_common,
+      )
+  ]
+  common = parts[0].left
   for matrix in stack:
-    outside = matrix - common.left @ (common.left.T @ matrix)
-    own = spectra.svd(outside, tolerance=tolerance, scale=spectra.norm(matrix))
+    outside = common @ (common.T @ matrix)
+    np.subtract(matrix, outside, out=outside)
+    own = spectra.svd(
+        outside,
+        tolerance=tolerance,
+        scale=spectra.norm(matrix),
+        overwrite=True,
+    )
     parts.append(spectra.truncated(own, num_own))
-  kept = spectra.concatenated(parts)
-  left = spectra.polar(kept.left, tolerance=tolerance)
-  right = spectra.polar(kept.right, tolerance=tolerance)
-  return _mean(kept.values) * (left @ right)
+    del outside, own
+  left, values, right = spectra.concatenated(parts)
+  del parts, common
+  left = spectra.polar(left, tolerance=tolerance, overwrite=True)
+  right = spectra.polar(right, tolerance=tolerance, overwrite=True)
+  merged = left @ right
+  merged *= _mean(values)
+  return merged
 
 
 def allocation(

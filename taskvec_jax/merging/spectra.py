@@ -27,9 +27,12 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
+from scipy import linalg
 
 from taskvec_jax.merging import leaves
 from taskvec_jax.typing import Params
+
+_NUM_COLUMNS = 256  # in float64 at once
 
 
 class Svd(NamedTuple):
@@ -41,7 +44,11 @@ class Svd(NamedTuple):
 
 
 def svd(
-    matrix: np.ndarray, *, tolerance: float, scale: float | None = None
+    matrix: np.ndarray,
+    *,
+    tolerance: float,
+    scale: float | None = None,
+    overwrite: bool = False,
 ) -> Svd:
   """Returns the triples with `s_i > tolerance scale`.
 
@@ -49,15 +56,24 @@ def svd(
     matrix: `[n_in, n_out]`.
     tolerance: relative to `scale`.
     scale: None for `s_1`, the matrix's own norm.
+    overwrite: whether `matrix` may be destroyed, which saves a copy.
   """
-  left, values, right = np.linalg.svd(matrix, full_matrices=False)
+  # LAPACK stores by columns: what it takes as it is, is the transpose.
+  right, values, left = linalg.svd(
+      matrix.T, full_matrices=False, overwrite_a=overwrite, check_finite=False
+  )
   rank = _rank(values, tolerance, float(values[0]) if scale is None else scale)
-  return Svd(left[:, :rank], values[:rank], right[:rank])
+  return Svd(left.T[:, :rank], values[:rank], right.T[:rank])
 
 
 def truncated(parts: Svd, rank: int) -> Svd:
   """Returns the `rank` largest triples, or all if there are fewer."""
-  return Svd(parts.left[:, :rank], parts.values[:rank], parts.right[:rank])
+  # Copies, or views would hold the rest.
+  return Svd(
+      parts.left[:, :rank].copy(),
+      parts.values[:rank].copy(),
+      parts.right[:rank].copy(),
+  )
 
 
 def concatenated(parts: list[Svd]) -> Svd:
@@ -69,22 +85,25 @@ def concatenated(parts: list[Svd]) -> Svd:
   )
 
 
-def polar(matrix: np.ndarray, *, tolerance: float) -> np.ndarray:
+def polar(
+    matrix: np.ndarray, *, tolerance: float, overwrite: bool = False
+) -> np.ndarray:
   """Returns `P Q'` of `matrix = P diag(d) Q'`, cut at its numerical rank.
 
   The nearest matrix with orthonormal columns (or rows, if it is wide) at full
   rank; below it the nearest partial isometry on the same space, which unlike
   the former is unique. A matrix without entries is returned as it is.
+  `overwrite` as in `svd`.
   """
   if not matrix.size:
     return matrix
-  parts = svd(matrix, tolerance=tolerance)
+  parts = svd(matrix, tolerance=tolerance, overwrite=overwrite)
   return parts.left @ parts.right
 
 
 def rank(matrix: np.ndarray, *, tolerance: float) -> int:
   """Returns the number of singular values above `tolerance s_1`."""
-  values = np.linalg.svd(matrix, compute_uv=False)
+  values = linalg.svdvals(matrix, check_finite=False)
   return _rank(values, tolerance, float(values[0]))
 
 
@@ -93,9 +112,12 @@ def norm(matrix: np.ndarray) -> float:
 
   Less work than all values; in float64, because it squares them.
   """
-  matrix = np.asarray(matrix, np.float64)
   wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
-  return float(np.linalg.eigvalsh(wide @ wide.T)[-1].clip(0.0) ** 0.5)
+  gram = np.zeros((len(wide), len(wide)))
+  for start in range(0, wide.shape[1], _NUM_COLUMNS):
+    columns = wide[:, start : start + _NUM_COLUMNS].astype(np.float64)
+    gram += columns @ columns.T
+  return float(np.linalg.eigvalsh(gram)[-1].clip(0.0) ** 0.5)
 
 
 def tolerance_of(dtype, rank_tolerance: float | None = None) -> float:

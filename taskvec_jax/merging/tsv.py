@@ -60,12 +60,13 @@ def tsv_m_matrix(stack: np.ndarray, tolerance: float) -> np.ndarray:
   num_kept = min(stack.shape[1:]) // len(stack)
   if num_kept == 0:
     return np.mean(stack, axis=0)
-  parts = spectra.concatenated(
+  left, values, right = spectra.concatenated(
       [
           spectra.truncated(spectra.svd(matrix, tolerance=tolerance), num_kept)
           for matrix in stack
       ]
   )
-  left = spectra.polar(parts.left, tolerance=tolerance)
-  right = spectra.polar(parts.right, tolerance=tolerance)
-  return (left * parts.values) @ right
+  left = spectra.polar(left, tolerance=tolerance, overwrite=True)
+  right = spectra.polar(right, tolerance=tolerance, overwrite=True)
+  left *= values
+  return left @ right

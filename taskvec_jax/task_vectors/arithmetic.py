@@ -107,8 +107,9 @@ def edit(
         if isinstance(scaling, jax.Array)
         else exact.type(scaling)
     )
-    step = alpha * vector.astype(exact)
-    return (base.astype(exact) + step).astype(base.dtype)
+    edited = alpha * vector.astype(exact, copy=False)
+    edited += base.astype(exact, copy=False)  # of NumPy's, in place
+    return edited.astype(base.dtype, copy=False)
 
   return jax.tree.map(one, base_params, task_vector)
 
