@@ -13,6 +13,12 @@ examples in plain floats, and where their gradients cancel while theta_0 happens
 to be near zero, a single parameter can then differ by ten such units; between
 batches the sums are exact (`gradients.full_batch`).
 
+What one example's backward pass rounds is not in the unit either, and no sum
+can mend it. It is the same on both sides as long as the pass begins with the
+same number, so what all weights alpha_t / N_t have in common is divided by in
+the end, as the tasks' own gradients are by N_t. With equal alphas and as many
+examples of each task nothing is left of it; elsewhere a few units may be.
+
 The bias of an attention's keys has a gradient of exactly zero (softmax does not
 see it), so both sides hold rounding noise there, which the unit does not cover
 where theta_0 is near zero too.
@@ -85,10 +91,10 @@ def joint_value_and_grad_fn(setting: setting_lib.Setting) -> ValueAndGradFn:
       name: setting.scaling[name] / data.train.num_examples
       for name, data in setting.data.items()
   }
-
-  joint_loss = jax.tree_util.Partial(_joint_loss, loss_sums, weights)
-  # The weights hold the division by each task's own number of examples.
-  return full_batch.exact_value_and_grad(joint_loss, batches, 1)
+  largest = max(map(abs, weights.values()))
+  relative = {name: weight / largest for name, weight in weights.items()}
+  joint_loss = jax.tree_util.Partial(_joint_loss, loss_sums, relative)
+  return full_batch.exact_value_and_grad(joint_loss, batches, 1 / largest)
 
 
 def _joint_loss(loss_sums, weights, params, batch):

@@ -200,7 +200,7 @@ def exact_pair(
 def exact_value_and_grad(
     loss_sum: Callable[[Params, Any], Array],
     batches: Batches,
-    num_examples: int,
+    num_examples: float,
 ) -> ValueAndGradFn:
   """Returns `params -> (L, grad L)`, the mean loss and its exact gradient.
 
@@ -209,7 +209,7 @@ def exact_value_and_grad(
       unmasked examples; a `Partial` as in `exact_mean`.
     batches: a tree with leaves `[num_devices, num_batches, ...]`, which is put
       on the devices, or a function that yields such trees.
-    num_examples: the true number of examples over all processes.
+    num_examples: N, as in `exact_mean`.
 
   Raises:
     ValueError: `num_examples` is not positive, or the leading axis of
@@ -458,7 +458,7 @@ def _num_shards(batches: Any) -> int:
   return size
 
 
-def _check_num_examples(num_examples: int) -> None:
+def _check_num_examples(num_examples: float) -> None:
   if num_examples <= 0:
     raise ValueError(
         f'num_examples must be positive but is {num_examples}; it is the true'

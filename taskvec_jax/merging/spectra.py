@@ -59,9 +59,10 @@ def svd(
     overwrite: whether `matrix` may be destroyed, which saves a copy.
   """
   # LAPACK stores by columns: what it takes as it is, is the transpose.
-  right, values, left = linalg.svd(
+  parts = linalg.svd(
       matrix.T, full_matrices=False, overwrite_a=overwrite, check_finite=False
   )
+  right, values, left = map(np.asarray, parts)
   rank = _rank(values, tolerance, float(values[0]) if scale is None else scale)
   return Svd(left.T[:, :rank], values[:rank], right.T[:rank])
 
