@@ -59,10 +59,9 @@ def svd(
     overwrite: whether `matrix` may be destroyed, which saves a copy.
   """
   # LAPACK stores by columns: what it takes as it is, is the transpose.
-  parts = linalg.svd(
+  right, values, left = linalg.svd(
       matrix.T, full_matrices=False, overwrite_a=overwrite, check_finite=False
   )
-  right, values, left = map(np.asarray, parts)
   rank = _rank(values, tolerance, float(values[0]) if scale is None else scale)
   return Svd(left.T[:, :rank], values[:rank], right.T[:rank])
 
@@ -104,7 +103,7 @@ def polar(
 
 def rank(matrix: np.ndarray, *, tolerance: float) -> int:
   """Returns the number of singular values above `tolerance s_1`."""
-  values = linalg.svdvals(matrix, check_finite=False)
+  values = np.asarray(linalg.svdvals(matrix, check_finite=False))
   return _rank(values, tolerance, float(values[0]))
 
 
