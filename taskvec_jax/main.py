@@ -31,6 +31,7 @@ from absl import logging
 import jax
 from ml_collections import config_flags
 
+from taskvec_jax.experiments import config_values
 from taskvec_jax.gradients import full_batch
 from taskvec_jax.processes import child
 from taskvec_jax.processes import cluster
@@ -55,6 +56,7 @@ _CONFIG = config_flags.DEFINE_config_file(
     'config', None, 'Config file, such as configs/ffn.py.'
 )
 _M_MMAP_THRESHOLD = -3  # of malloc.h
+_INTERRUPTED = 130  # as shells count it
 
 _WORKDIR = flags.DEFINE_string(
     'workdir',
@@ -84,7 +86,7 @@ def parse(argv: Sequence[str]) -> Sequence[str]:
     rest = flags.FLAGS(list(argv))
     if not flags.FLAGS['verbosity'].present:
       logging.set_verbosity(logging.WARNING)
-    if _CONFIG.value is None:
+    if not flags.FLAGS['config'].present:
       raise ValueError('name a config, such as --config=configs/ffn.py')
     if rest[1:]:
       raise ValueError(f'{rest[1]!r} is no flag; flags begin with --')
@@ -94,6 +96,7 @@ def parse(argv: Sequence[str]) -> Sequence[str]:
           f'the config is a {type(config).__name__}, but must be one of'
           f' {", ".join(_EXPERIMENTS)}'
       )
+    config_values.check(config)
     _cluster()
     return rest
   # Whatever the user's config file raises while it runs ends here too.
@@ -136,6 +139,9 @@ def main(argv: Sequence[str]) -> None:
     if child.is_of_a_peer(error):
       raise
     _fail(2 if isinstance(error, ValueError) else 1, str(error), error)
+  except KeyboardInterrupt as error:
+    again = f'the same command with --workdir={workdir} goes on from there'
+    _fail(_INTERRUPTED, f'stopped; {again}', error)
   else:
     if is_first:
       page = pathlib.Path(workdir) / 'report.html'
@@ -174,14 +180,16 @@ def _return_freed_memory() -> None:
 
 
 def _check_config_path(argv: Sequence[str]) -> None:
-  for argument in argv:
-    if argument.startswith('--config='):
-      path = argument.removeprefix('--config=').partition(':')[0]
-      if not os.path.isfile(path):
-        raise ValueError(
-            f'there is no config file {path!r}; those of the project lie in'
-            ' configs/, beside the package'
-        )
+  for argument, following in zip(argv, [*argv[1:], ''], strict=True):
+    name, has_value, value = argument.partition('=')
+    if name not in ('--config', '-config'):
+      continue
+    path = (value if has_value else following).partition(':')[0]
+    if not os.path.isfile(path):
+      raise ValueError(
+          f'there is no config file {path!r}; those of the project lie in'
+          ' configs/, beside the package'
+      )
 
 
 def _sentence(error: Exception) -> str:
@@ -195,7 +203,16 @@ def _sentence(error: Exception) -> str:
     names = ', '.join(one.name for one in dataclasses.fields(known))
     return f'the config has no field {field!r}; {owner} has {names}'
   if isinstance(error, flags.IllegalFlagValueError):
-    return f'wrong type of value, {error}'
+    said, is_of_file, trace = str(error).partition('Error whilst parsing')
+    if not is_of_file:
+      return f'wrong type of value, {said}'
+    # What get_config raised ends a traceback, which is told with --verbosity.
+    last = trace.strip().splitlines()[-1]
+    if 'get_config() takes 0 positional' in last:
+      return 'the config file has no variants, but a colon names one'
+    return f'the config file failed: {last}'
+  if isinstance(error, AttributeError) and 'get_config' in str(error):
+    return 'the config file has no function get_config'
   return str(error) or type(error).__name__
 
 

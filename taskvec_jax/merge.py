@@ -84,6 +84,8 @@ def main(argv: Sequence[str]) -> None:
     _fail(2, str(error), error)
   except (ArithmeticError, OSError) as error:
     _fail(1, str(error), error)
+  except KeyboardInterrupt as error:
+    _fail(130, 'stopped; nothing was written', error)
 
 
 def _merge() -> None:

@@ -1,5 +1,6 @@
 """Bad input gets one sentence, a non-zero exit, no traceback."""
 
+import dataclasses
 import os
 import pathlib
 import subprocess
@@ -10,6 +11,7 @@ from PIL import Image
 import pytest
 
 from taskvec_jax.experiments import config as config_lib
+from taskvec_jax.experiments import config_values
 from tests.experiments import tiny
 
 _ROOT = pathlib.Path(__file__).parents[1]
@@ -40,6 +42,17 @@ def call(*arguments, cwd=_ROOT):
         ([_TINY, '--config.nope=3'], "no field 'nope'; Config has name, tasks"),
         ([_TINY, '--config.heads.nope=3'], "no field 'nope'; Heads has"),
         ([_TINY, '--config.num_epochs=many'], '--config.num_epochs=many'),
+        (
+            [_TINY, "--config.alphas=(0.5, 'a')"],
+            "each entry of config.alphas must be a finite number but is 'a'",
+        ),
+        (['--config', 'configs/nope.py'], "no config file 'configs/nope.py'"),
+        (
+            ['--config=configs/vit_b32.py:foo'],
+            "the config file failed: ValueError: vit_b32 has the variant 'pack",
+        ),
+        (['--config=configs/ffn.py:foo'], 'the config file has no variants'),
+        (['--config=tests/problems.py'], 'has no function get_config'),
         ([_TINY, 'stray'], "'stray' is no flag"),
         ([_TINY, '--confg=3'], "flag 'confg'"),
     ],
@@ -120,11 +133,31 @@ def test_settings_without_sense_are_refused_before_any_work(changes, said):
     config_lib.check(tiny.config(**changes))
 
 
+@pytest.mark.parametrize(
+    ('changes', 'said'),
+    [
+        ({'num_examples': -1}, 'analysis.num_examples must not be negative'),
+        ({'equality_examples': -5}, 'equality_examples must not be .* is -5'),
+        ({'rates_batch_size': 0}, 'rates_batch_size must be positive'),
+        ({'rates_epochs': (1,)}, r'rates_epochs .* at least 2 but is \(1,\)'),
+        ({'ladder_epochs': (0,)}, r'ladder_epochs .* at least 2 but is \(0,\)'),
+        ({'map_sharpness': (-1.0,)}, 'map_sharpness must hold positive'),
+        ({'rates_sharpness': (1e-3,)}, 'rates_sharpness .* a slope needs'),
+    ],
+)
+def test_an_analysis_without_sense_is_refused_before_any_work(changes, said):
+  config = tiny.config()
+  analysis = dataclasses.replace(config.analysis, **changes)
+  with pytest.raises(ValueError, match=said):
+    config_lib.check(dataclasses.replace(config, analysis=analysis))
+
+
 def test_the_shipped_configs_make_sense():
   for path in sorted((_ROOT / 'configs').glob('*.py')):
     space = {}
     exec(compile(path.read_text(), path, 'exec'), space)  # pylint: disable=exec-used
     config = space['get_config']()
+    config_values.check(config)
     # The module of an experiment's Config checks it.
     sys.modules[type(config).__module__].check(config)
     assert config.name == path.stem

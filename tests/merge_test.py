@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from taskvec_jax import merge
+from taskvec_jax.merging import file_merge
 from taskvec_jax.merging import recipe
 from taskvec_jax.task_vectors import file_writing
 from taskvec_jax.task_vectors import files as files_lib
@@ -54,6 +55,17 @@ def models(tmp_path):
       f'--finetuned={tmp_path}/B.safetensors',
       f'--finetuned={tmp_path}/C.safetensors',
   ]
+
+
+def test_a_merge_that_is_interrupted_says_so(
+    call, models, tmp_path, monkeypatch
+):
+  def interrupted(*_, **__):
+    raise KeyboardInterrupt
+
+  monkeypatch.setattr(file_merge, 'merge', interrupted)
+  status, _, said = call(*models, '--method=ties', f'--output={tmp_path}/out')
+  assert (status, said) == (130, 'taskvec_jax: stopped; nothing was written\n')
 
 
 def tensors_of(path):

@@ -91,7 +91,7 @@ def _published(job: Job, seed: int) -> results_lib.Models:
   """Returns how models that others finetuned, and their merge, do."""
   assert job.weights is not None  # config.check has seen to it
   finetuned_params = published_weights.finetuned(
-      job.config.published, job.weights, job.tasks
+      job.config, job.weights, job.tasks
   )
   (models,) = accuracy.compare(
       job.setting_fn(seed),

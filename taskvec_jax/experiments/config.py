@@ -175,6 +175,7 @@ def check(config: Config) -> None:
       'empirical.batch_size': config.empirical.batch_size,
       'empirical.max_epochs': config.empirical.max_epochs,
       'analysis.lanczos_iterations': config.analysis.lanczos_iterations,
+      'analysis.rates_batch_size': config.analysis.rates_batch_size,
   }
   for name, value in positive.items():
     if not (value > 0 and math.isfinite(value)):
@@ -187,6 +188,8 @@ def check(config: Config) -> None:
       'empirical.clip_norm': config.empirical.clip_norm,
       'pretraining.num_epochs': config.pretraining.num_epochs,
       'checkpoint_seconds': config.checkpoint_seconds,
+      'analysis.num_examples': config.analysis.num_examples,
+      'analysis.equality_examples': config.analysis.equality_examples,
   }
   for name, value in not_negative.items():
     if not (value >= 0 and math.isfinite(value)):
@@ -198,9 +201,32 @@ def check(config: Config) -> None:
     )
   _check_tuples(config)
   _check_regimes(config)
+  _check_analysis(config.analysis)
   # Both refuse their own arguments with a sentence of their own.
   module(config)
   empirical_optimizer(config.empirical, num_steps=1)
+
+
+def _check_analysis(analysis: Analysis) -> None:
+  # After one epoch there is no gap whose rate or bounds could be looked at.
+  for name in ('rates_epochs', 'ladder_epochs'):
+    epochs = getattr(analysis, name)
+    if any(epoch < 2 for epoch in epochs):
+      raise ValueError(
+          f'config.analysis.{name} must hold numbers of at least 2 but is'
+          f' {epochs}.'
+      )
+  for name in ('rates_sharpness', 'map_sharpness'):
+    values = getattr(analysis, name)
+    if any(value <= 0 for value in values):
+      raise ValueError(
+          f'config.analysis.{name} must hold positive numbers but is {values}.'
+      )
+  if analysis.rates_epochs and len(set(analysis.rates_sharpness)) < 2:
+    raise ValueError(
+        'config.analysis.rates_sharpness must hold two numbers or more, which a'
+        f' slope needs, but is {analysis.rates_sharpness}.'
+    )
 
 
 def max_epochs(config: Config, regime: str, task: str) -> int:

@@ -207,6 +207,11 @@ def _finish(saved, record, base_params, base_gradient, plan: Plan) -> Run:
   vectors = {e: tree.sub(path[e], base_params) for e in {1, *epochs}}
   first, last = vectors[1], vectors[converged]
   updates = record['update_norms'][:converged]
+  if not sum(updates):
+    raise FloatingPointError(
+        f'Task {plan.task}, seed {plan.seed}, {plan.regime} regime: no'
+        f' parameter moved in {converged} epochs; use a larger learning_rate.'
+    )
   return Run(
       results_lib.Finetuning(
           seed=plan.seed,

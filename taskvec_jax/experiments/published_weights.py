@@ -11,6 +11,8 @@ import pathlib
 
 from taskvec_jax.experiments import config as config_lib
 from taskvec_jax.experiments import zero_shot_heads
+from taskvec_jax.models import clip_source
+from taskvec_jax.models import clip_text
 from taskvec_jax.models import heads as heads_lib
 from taskvec_jax.models import hub
 from taskvec_jax.models import pretrained
@@ -30,9 +32,35 @@ def base(config: config_lib.Config) -> pretrained.Pretrained | None:
   name = config.published.weights
   if not name:
     return None
+  return pretrained.read(hub.fetch(name), module=_module(config))
+
+
+def _module(config: config_lib.Config) -> vit.ViT:
   module = config_lib.module(config)
   assert isinstance(module, vit.ViT)  # config.check has seen to it
-  return pretrained.read(hub.fetch(name), module=module)
+  return module
+
+
+def check(
+    config: config_lib.Config,
+    weights: pretrained.Pretrained | None,
+    tasks: Mapping[str, task_lib.Task],
+) -> None:
+  """Raises a ValueError for what would end a run later, from headers alone.
+
+  Args:
+    config: checked.
+    weights: the base; None: nothing is published.
+    tasks: the run's.
+  """
+  if weights is None:
+    return
+  _text_tower(config.published, weights, config.model.activation)
+  if config.published.finetuned:
+    for path in _finetuned_paths(config.published, tasks).values():
+      pretrained.check_finetuned(
+          pretrained.open_weights(path), weights, _module(config)
+      )
 
 
 def heads(
@@ -54,27 +82,54 @@ def heads(
   Raises:
     ValueError: there is no text tower or tokenizer, or they do not fit.
   """
-  path = hub.fetch(published.text_weights or published.weights)
+  source, module, bpe = _text_tower(published, weights, activation)
   if published.text_weights:
-    weights = pretrained.read(path)
-  if weights.text is None or weights.logit_scale is None:
-    raise ValueError(
-        f'{path} holds no text tower, which zero-shot heads are made of; name a'
-        ' whole CLIP as config.published.text_weights.'
-    )
-  folder = path if path.is_dir() else path.parent
-  module = pretrained.text_module(weights.source, activation=activation)
+    weights = pretrained.read(source.path)
+  assert weights.text is not None and weights.logit_scale is not None
   return zero_shot_heads.zero_shot_heads(
       module,
       weights.text,
-      tokenizer.read_tokenizer(folder),
+      bpe,
       {name: benchmarks.task_prompts(task) for name, task in tasks.items()},
       logit_scale=weights.logit_scale,
   )
 
 
-def finetuned(
+def _text_tower(
     published: config_lib.Published,
+    weights: pretrained.Pretrained,
+    activation: str,
+) -> tuple[clip_source.Source, clip_text.TextTransformer, tokenizer.Tokenizer]:
+  """Returns where the text tower is, the tower, and its tokenizer."""
+  path = hub.fetch(published.text_weights or published.weights)
+  source = weights.source
+  if published.text_weights:
+    source = pretrained.open_weights(path)
+  if source.text is None:
+    raise ValueError(
+        f'{path} holds no text tower, which zero-shot heads are made of; name a'
+        ' whole CLIP as config.published.text_weights.'
+    )
+  if source.text.projection != weights.source.vision.projection:
+    raise ValueError(
+        f'The text tower of {path} gives embeddings of {source.text.projection}'
+        f' numbers, but the vision tower of {weights.source.path} gives'
+        f' {weights.source.vision.projection}; name two towers of one CLIP.'
+    )
+  module = pretrained.text_module(source, activation=activation)
+  folder = path if path.is_dir() else path.parent
+  bpe = tokenizer.read_tokenizer(folder)
+  try:
+    tokenizer.check_fits(
+        bpe, vocab_size=module.vocab_size, end_token=module.end_token
+    )
+  except ValueError as error:
+    raise ValueError(f'{folder}: {error}') from error
+  return source, module, bpe
+
+
+def finetuned(
+    config: config_lib.Config,
     weights: pretrained.Pretrained,
     tasks: Mapping[str, task_lib.Task],
 ) -> dict[str, Params]:
@@ -84,6 +139,15 @@ def finetuned(
     ValueError: a task has none, a name is no task's, or weights are damaged or
       of another architecture.
   """
+  return {
+      task: pretrained.read_finetuned(path, weights, module=_module(config))
+      for task, path in _finetuned_paths(config.published, tasks).items()
+  }
+
+
+def _finetuned_paths(
+    published: config_lib.Published, tasks: Mapping[str, task_lib.Task]
+) -> dict[str, pathlib.Path]:
   paths = config_lib.pairs('published.finetuned', published.finetuned)
   if set(paths) != set(tasks):
     raise ValueError(
@@ -91,10 +155,7 @@ def finetuned(
         f' {", ".join(sorted(paths))}, but the tasks are'
         f' {", ".join(sorted(tasks))}; name one for each.'
     )
-  return {
-      task: pretrained.read_finetuned(hub.fetch(path), weights)
-      for task, path in paths.items()
-  }
+  return {task: hub.fetch(path) for task, path in paths.items()}
 
 
 def write_merged(

@@ -44,6 +44,7 @@ def run(
   config_lib.check(config)
   weights = published_weights.base(config)
   tasks = setting_lib.load_tasks(config)
+  published_weights.check(config, weights, tasks)
   job = job_lib.begin(config, folder, tasks, weights)
   # Of models that others finetuned no derivative is taken.
   trains = not config.published.finetuned

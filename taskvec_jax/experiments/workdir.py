@@ -12,6 +12,7 @@ import dataclasses
 import functools
 import importlib.metadata
 import json
+import logging
 import os
 import pathlib
 import platform
@@ -116,9 +117,7 @@ def once(
     seconds: time by group of parts, which this part's is added to.
   """
   path = folder / 'parts' / f'{part}.json'
-  text = full_batch.text_from_first(
-      lambda: path.read_text() if path.exists() else ''
-  )
+  text = full_batch.text_from_first(functools.partial(_read_part, path))
   if not text:
     start = time.monotonic()
     value = compute()
@@ -136,6 +135,19 @@ def once(
   group = part.partition('-')[0]
   seconds[group] = seconds.get(group, 0.0) + stored['seconds']
   return results_lib.from_json(kind, stored['value'])
+
+
+def _read_part(path: pathlib.Path) -> str:
+  """Returns the text of a part; '' if it is not there, or damaged."""
+  if not path.exists():
+    return ''
+  text = path.read_text(errors='replace')
+  try:
+    json.loads(text)
+  except ValueError:
+    logging.warning('%s is damaged; its part is computed again', path)
+    return ''
+  return text
 
 
 class Metrics:

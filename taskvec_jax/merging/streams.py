@@ -198,7 +198,7 @@ def _check_same(
 ) -> None:
   """Raises a ValueError that names the first three tensors that differ."""
   found = []
-  for name in [*base.tensors, *(files.tensors.keys() - base.tensors.keys())]:
+  for name in {**base.tensors, **files.tensors}:
     theirs, mine = base.tensors.get(name), files.tensors.get(name)
     if mine is None:
       found.append(f'{name!r} is missing')

@@ -94,6 +94,13 @@ def sizes(
         mlp_width=shape('text/block_0/mlp/in/kernel', 2)[1],
         projection=shape('text/projection/kernel', 2)[1],
     )
+    if vision.projection not in (None, text.projection):
+      raise ValueError(
+          f'{path}: tensor {names["text/projection/kernel"]!r} gives'
+          f' embeddings of {text.projection} numbers, but'
+          f' {names[projection]!r} gives {vision.projection}; one image and its'
+          ' text need as many.'
+      )
   expected = leaf_shapes(vision, text)
   for name, entry in layout.entries.items():
     wanted = clip_layouts.tensor_shape(entry, expected[entry.leaves[0]])

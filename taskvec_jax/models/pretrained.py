@@ -154,7 +154,12 @@ def read(
   )
 
 
-def read_finetuned(path: str | os.PathLike[str], base: Pretrained) -> Params:
+def read_finetuned(
+    path: str | os.PathLike[str],
+    base: Pretrained,
+    *,
+    module: vit.ViT | None = None,
+) -> Params:
   """Returns the vision parameters of a finetuned checkpoint, a tree as base's.
 
   A checkpoint of the vision tower alone has no projection: it was frozen, and
@@ -163,24 +168,41 @@ def read_finetuned(path: str | os.PathLike[str], base: Pretrained) -> Params:
   Args:
     path: of the checkpoint, in any layout.
     base: what it was finetuned from.
+    module: the vision tower that they are for; None takes any.
 
   Raises:
-    ValueError: as `read`; a shape is not the base's.
+    ValueError: as `read` and `check_finetuned`.
   """
-  source = base.source
   finetuned = open_weights(path)
-  sizes = finetuned.vision
-  if sizes.projection is None:
-    sizes = sizes._replace(projection=source.vision.projection)
-  if sizes != source.vision:
-    raise ValueError(
-        f'{path} was not finetuned from {source.path}: its vision tower has'
-        f' {finetuned.vision}, not {source.vision}.'
-    )
+  check_finetuned(finetuned, base, module)
   params = read(path, has_text=False).vision
-  if finetuned.vision.projection != source.vision.projection:
+  if finetuned.vision.projection != base.source.vision.projection:
     params['projection'] = base.vision['projection']
   return params
+
+
+def check_finetuned(
+    finetuned: clip_source.Source, base: Pretrained, module: vit.ViT | None
+) -> None:
+  """Raises a ValueError unless a checkpoint may be one finetuned from `base`.
+
+  Args:
+    finetuned: the checkpoint; what a config beside it says of heads and
+      activation counts too.
+    base: what it was finetuned from.
+    module: the vision tower that both are for; None takes any.
+  """
+  sizes = finetuned.vision
+  if sizes.projection is None:
+    sizes = sizes._replace(projection=base.source.vision.projection)
+  if sizes != base.source.vision:
+    raise ValueError(
+        f'{finetuned.path} was not finetuned from {base.source.path}: its'
+        f' vision tower has {finetuned.vision}, not {base.source.vision}.'
+    )
+  if module is not None:
+    facts = clip_source.facts(finetuned, finetuned.vision)
+    clip_configs.check_module(finetuned.path, module, sizes, facts)
 
 
 def write(folder: str | os.PathLike[str], weights: Pretrained) -> None:

@@ -214,7 +214,7 @@ def check_fits(
     tokenizer: the tokenizer.
     vocab_size: number of the tower's token embeddings.
     end_token: the id at which the tower reads its features; None for the
-      largest of a text.
+      largest of a text, which is then the last that the tower knows.
   """
   if tokenizer.max_token >= vocab_size:
     raise ValueError(
@@ -222,7 +222,7 @@ def check_fits(
         f" has {vocab_size} token embeddings; use the checkpoint's own"
         ' tokenizer.'
     )
-  read_at = tokenizer.max_token if end_token is None else end_token
+  read_at = vocab_size - 1 if end_token is None else end_token
   if read_at != tokenizer.end_token:
     raise ValueError(
         f"The tokenizer's end token is {tokenizer.end_token} but the text tower"

@@ -221,3 +221,30 @@ def test_a_vision_tower_alone_has_no_zero_shot_head(clip, tmp_path):
       )
       == {}
   )
+
+
+def test_a_tokenizer_that_does_not_fit_is_refused_before_a_folder_is_made(
+    clip, tmp_path
+):
+  folder = tmp_path / 'clip'
+  shutil.copytree(clip, folder)
+  vocabulary = _vocabulary()
+  del vocabulary['<|endoftext|>'], vocabulary['a']
+  fewer = {token: number for number, token in enumerate(vocabulary)}
+  fewer['<|endoftext|>'] = len(fewer)
+  (folder / 'vocab.json').write_text(json.dumps(fewer))
+  with pytest.raises(ValueError, match=f'{folder}: .*own tokenizer'):
+    task_arithmetic.run(_config(folder), tmp_path / 'run', command='it')
+  assert not (tmp_path / 'run').exists()
+
+
+def test_a_finetuned_model_that_is_not_there_is_refused_before_a_folder_is_made(
+    clip, tmp_path
+):
+  found = config_lib.Published(
+      weights=str(clip), finetuned=('digits=/nowhere', f'faces={clip}')
+  )
+  config = _config(clip, published=found)
+  with pytest.raises(ValueError, match='nowhere'):
+    task_arithmetic.run(config, tmp_path / 'run', command='it')
+  assert not (tmp_path / 'run').exists()

@@ -388,5 +388,8 @@ def test_tensors_that_differ_are_named_the_first_three(tmp_path):
 
 
 def test_a_tensor_that_the_base_has_not_is_named(tmp_path):
-  text = different(tmp_path, lambda t: t.update(z=np.zeros(1, np.float32)))
-  assert "'z' is not in the base" in text
+  more = {name: np.zeros(1, np.float32) for name in 'zyxwv'}
+  text = different(tmp_path, lambda t: t.update(more))
+  # The first in the order of their file.
+  assert "'v' is not in the base; 'w' is not in the base; 'x' is" in text
+  assert 'and 2 more' in text

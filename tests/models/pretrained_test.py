@@ -164,6 +164,39 @@ def test_a_finetuned_tower_of_other_sizes_is_refused(tmp_path):
     pretrained.read_finetuned(folder, base)
 
 
+@pytest.mark.parametrize(
+    ('change', 'said'),
+    [
+        ({'num_attention_heads': 4}, 'its num_heads is 4, not 2'),
+        ({'hidden_act': 'gelu'}, 'its activation is gelu, not quick_gelu'),
+    ],
+)
+def test_a_finetuned_tower_whose_config_says_another_module_is_refused(
+    tmp_path, change, said
+):
+  tree = published.params()
+  base = pretrained.read(published.hugging_face_folder(tmp_path / 'base', tree))
+  folder = published.hugging_face_folder(tmp_path / 'finetuned', tree)
+  pretrained.read_finetuned(folder, base, module=published.VISION)
+  config = json.loads((folder / 'config.json').read_text())
+  config['vision_config'] |= change
+  (folder / 'config.json').write_text(json.dumps(config))
+  with pytest.raises(ValueError, match=said):
+    pretrained.read_finetuned(folder, base, module=published.VISION)
+
+
+def test_towers_of_different_projections_are_refused(tmp_path):
+  def other_projection(tensors):
+    tensors['text_projection.weight'] = np.zeros((7, 6), np.float32)
+
+  folder = _safetensors(tmp_path, other_projection)
+  with pytest.raises(
+      ValueError,
+      match="'text_projection.weight' gives embeddings of 7 .* gives 5;",
+  ):
+    pretrained.open_weights(folder)
+
+
 def test_any_tensor_missing_is_named():
   tree = published.params()
   for tensors in (

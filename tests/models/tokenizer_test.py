@@ -135,6 +135,9 @@ def test_a_tokenizer_that_does_not_fit_the_text_tower_is_refused(folder):
     tokenizer_lib.check_fits(tokenizer, vocab_size=100, end_token=None)
   with pytest.raises(ValueError, match=f'is {largest} but .* at token 2;'):
     tokenizer_lib.check_fits(tokenizer, vocab_size=500, end_token=2)
+  # Of a tower that reads at the largest of a text, that is its last.
+  with pytest.raises(ValueError, match=f'is {largest} but .* at token 499;'):
+    tokenizer_lib.check_fits(tokenizer, vocab_size=500, end_token=None)
 
 
 def test_a_folder_without_a_tokenizer_says_which_files_are_needed(tmp_path):
