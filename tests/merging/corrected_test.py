@@ -45,6 +45,6 @@ def test_the_gap_is_taken_from_the_sum_and_must_be_of_its_tree():
   taus = {'a': {'x': np.array([1.0, 2.0])}, 'b': {'x': np.array([4.0, 0.0])}}
   gap = {'x': np.array([0.5, -0.5])}
   ours = corrected.corrected(taus, {'a': 1.0, 'b': 0.5}, gap)
-  np.testing.assert_allclose(ours['x'], [2.5, 2.5])
+  np.testing.assert_allclose(ours['x'], [2.5, 2.5], rtol=1e-12)
   with pytest.raises(ValueError, match='leaf x: absent in gap'):
     corrected.corrected(taus, {'a': 1.0, 'b': 0.5}, {})

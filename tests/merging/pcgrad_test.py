@@ -31,10 +31,8 @@ def test_in_the_mappings_order_it_is_gradient_surgery(num_tasks, kind):
       [other for other in range(num_tasks) if other != index]
       for index in range(num_tasks)
   ]
-  merged = pcgrad.pcgrad(vectors, seed=None)
-  expected = surgery(rows, orders)
-  scale = np.abs(rows).sum(axis=0).max(initial=1e-300)
-  np.testing.assert_allclose(cases.flat(merged), expected, atol=1e-12 * scale)
+  # Of the largest entry of the result: in others all may cancel.
+  cases.assert_close(pcgrad.pcgrad(vectors, seed=None), surgery(rows, orders))
 
 
 def test_a_seed_takes_the_others_in_some_order_which_it_alone_decides():
@@ -50,10 +48,10 @@ def test_a_seed_takes_the_others_in_some_order_which_it_alone_decides():
   for seed in range(12):
     merged = pcgrad.pcgrad(vectors, seed=seed)['x']
     errors = np.abs(possible - merged).max(axis=1)
-    assert errors.min() < 1e-12 * np.abs(rows).max()
+    assert errors.min() < 1e-12 * np.abs(merged).max()
     seen.add(merged.tobytes())
     turned = pcgrad.pcgrad(dict(reversed(vectors.items())), seed=seed)['x']
-    np.testing.assert_allclose(turned, merged, rtol=1e-12, atol=1e-12)
+    cases.assert_close(turned, merged)
   assert len(seen) > 1
 
 

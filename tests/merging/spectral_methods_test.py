@@ -45,17 +45,20 @@ def tasks_of(matrices):
   return {f'task {i}': {'kernel': m} for i, m in enumerate(matrices)}
 
 
+def assert_close(merged, expected, tolerance=1e-8):
+  """Asserts that matrices agree, relative to the largest entry."""
+  np.testing.assert_allclose(
+      merged, expected, rtol=0, atol=tolerance * np.abs(expected).max()
+  )
+
+
 @pytest.mark.parametrize('rank', [20, 2, 1])
 @pytest.mark.parametrize('num_tasks', cases.NUM_TASKS)
 @pytest.mark.parametrize('name', _METHODS)
 def test_a_matrix_is_merged_as_without_any_svd(name, num_tasks, rank):
   method, oracle = _METHODS[name]
   matrices = matrices_of(num_tasks, rank)
-  merged = method(tasks_of(matrices))['kernel']
-  expected = oracle(matrices)
-  np.testing.assert_allclose(
-      merged, expected, rtol=0, atol=1e-8 * np.abs(expected).max()
-  )
+  assert_close(method(tasks_of(matrices))['kernel'], oracle(matrices))
 
 
 @pytest.mark.parametrize('name', _METHODS)
@@ -64,9 +67,7 @@ def test_zeros_give_zeros_and_change_no_other_task(name):
   zeros = np.zeros(_SHAPE)
   assert not np.any(method(tasks_of([zeros] * 2))['kernel'])
   matrices = [*matrices_of(1, 3), zeros]
-  np.testing.assert_allclose(
-      method(tasks_of(matrices))['kernel'], oracle(matrices), atol=1e-8
-  )
+  assert_close(method(tasks_of(matrices))['kernel'], oracle(matrices))
 
 
 @pytest.mark.parametrize('name', _METHODS)
@@ -75,9 +76,7 @@ def test_small_matrices_have_their_rules(name, shape):
   method, oracle = _METHODS[name]
   rng = np.random.default_rng(0)
   matrices = [rng.normal(size=shape) for _ in range(8)]
-  np.testing.assert_allclose(
-      method(tasks_of(matrices))['kernel'], oracle(matrices), atol=1e-8
-  )
+  assert_close(method(tasks_of(matrices))['kernel'], oracle(matrices))
 
 
 @pytest.mark.parametrize('name', _METHODS)
@@ -128,7 +127,7 @@ def test_iso_c_has_one_singular_value_and_keeps_their_sum():
 def test_tsv_of_one_task_and_of_orthogonal_tasks_is_their_sum():
   (matrix,) = matrices_of(1, 20)
   merged = tsv.tsv_m(tasks_of([matrix]))['kernel']
-  np.testing.assert_allclose(merged, matrix, atol=1e-12 * 5)
+  assert_close(merged, matrix, 1e-12)
   # Blocks that share neither rows nor columns do not disturb each other.
   blocks = np.zeros((2, *_SHAPE))
   rng = np.random.default_rng(4)
@@ -139,7 +138,7 @@ def test_tsv_of_one_task_and_of_orthogonal_tasks_is_their_sum():
       for b in blocks
   ]
   merged = tsv.tsv_m(tasks_of(blocks))['kernel']
-  np.testing.assert_allclose(merged, sum(kept), atol=1e-9)
+  assert_close(merged, sum(kept))
 
 
 def test_tasks_that_share_a_direction_share_it_in_equal_parts():
@@ -147,7 +146,7 @@ def test_tasks_that_share_a_direction_share_it_in_equal_parts():
   left[0] = right[1] = 1.0
   matrices = [3.0 * np.outer(left, right), 5.0 * np.outer(left, right)]
   merged = tsv.tsv_m(tasks_of(matrices))['kernel']
-  np.testing.assert_allclose(merged, 4.0 * np.outer(left, right), atol=1e-12)
+  assert_close(merged, 4.0 * np.outer(left, right), 1e-12)
 
 
 def test_triples_are_dealt_out_until_the_rank_is_full():
