@@ -166,8 +166,10 @@ def left_out(config: config_lib.Config) -> list[str]:
     )
   if isinstance(config.model, config_lib.ViTModel):
     said.append(
-        'Rungs R0 to R2 and the certificates are for feed-forward networks;'
-        ' this run has the rungs by Lanczos only.'
+        'Rungs R0 to R2 and the certificates do not apply: they are products of'
+        " the norms of a feed-forward network's layers, and an attention"
+        ' multiplies its input with itself, whose derivatives no norm of its'
+        ' weights bounds. This run has the rungs by Lanczos only.'
     )
   if config.published.weights:
     said.append(

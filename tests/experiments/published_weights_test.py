@@ -248,3 +248,19 @@ def test_a_finetuned_model_that_is_not_there_is_refused_before_a_folder_is_made(
   with pytest.raises(ValueError, match='nowhere'):
     task_arithmetic.run(config, tmp_path / 'run', command='it')
   assert not (tmp_path / 'run').exists()
+
+
+def test_a_transformer_has_the_rungs_by_lanczos_and_says_why_no_others(
+    clip, tmp_path
+):
+  config = _config(clip)
+  config.num_epochs = 2
+  config.analysis.ladder_epochs = (2,)
+  config.analysis.num_examples = 4
+  results = task_arithmetic.run(config, tmp_path, command='it')
+  (ladder,) = results.ladders
+  assert {'R3', 'R4'} <= {rung.name for rung in ladder.rungs}
+  assert not {'R0', 'R1', 'R2'} & {rung.name for rung in ladder.rungs}
+  assert not ladder.certificates
+  assert any('an attention' in text for text in results.setting.left_out)
+  assert 'an attention' in (tmp_path / 'report.html').read_text()

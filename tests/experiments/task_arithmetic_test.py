@@ -194,12 +194,12 @@ def command(folder, *arguments):
   ]
 
 
-def environment(cache):
+def environment(cache, num_devices=1):
   return {
       **os.environ,
       'TASKVEC_JAX_CACHE': str(cache),
       'PYTHONPATH': str(_ROOT),
-      'XLA_FLAGS': '--xla_force_host_platform_device_count=1',
+      'XLA_FLAGS': f'--xla_force_host_platform_device_count={num_devices}',
   }
 
 
@@ -298,14 +298,37 @@ def test_a_truncated_checkpoint_is_said_and_the_results_stay(
   assert plain(copy) == plain(folder)
 
 
+@pytest.fixture(scope='module')
+def two_devices(cache, tmp_path_factory):
+  """The run of one device, on two; rates and map are left out."""
+  folder = tmp_path_factory.mktemp('two')
+  done = subprocess.run(
+      [
+          *command(folder),
+          '--config.analysis.rates_epochs=()',
+          '--config.analysis.map_sharpness=()',
+      ],
+      env=environment(cache, 2),
+      capture_output=True,
+      text=True,
+      check=False,
+  )
+  assert done.returncode == 0, done.stderr
+  return folder
+
+
 # Two devices in each of two processes: tests/processes/run_test.py.
-def test_all_devices_of_this_process_find_what_one_finds(finished, one_device):
-  folders = finished[0], one_device[0]
+@pytest.mark.parametrize('num_devices', [2, 4])
+def test_all_devices_of_this_process_find_what_one_finds(
+    finished, one_device, two_devices, num_devices
+):
+  several = {2: two_devices, 4: finished[0]}[num_devices]
+  folders = several, one_device[0]
   if jax.default_backend() == 'cpu':
     assert [
         len(json.loads((folder / 'environment.json').read_text())['devices'])
         for folder in folders
-    ] == [4, 1]
+    ] == [num_devices, 1]
   ours, theirs = (results_lib.read(f / 'results.json') for f in folders)
   # The first of the two seeds is the one device's.
   ours.finetuning = [run for run in ours.finetuning if run.seed == 0]
