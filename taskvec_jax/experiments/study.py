@@ -52,7 +52,10 @@ def run(
   setting_summary.check_one_process()
   folder = workdir_lib.open_workdir(folder, config)
   sections, seconds = [], {}
-  progress = tqdm.tqdm(parts.items(), desc=config.name, unit='part')
+  # A bar on a terminal, nothing in a log.
+  progress = tqdm.tqdm(
+      parts.items(), desc=config.name, unit='part', disable=None
+  )
   for name, part in progress:
     progress.set_postfix_str(name)
     sections.append(

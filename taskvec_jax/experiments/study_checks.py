@@ -7,6 +7,9 @@ from collections.abc import Sequence
 import math
 from typing import Any
 
+from taskvec_jax.tasks import benchmarks
+from taskvec_jax.tasks import packaged
+
 
 def seeds(values: Sequence[int]) -> None:
   """Refuses no seed, and one that comes twice."""
@@ -41,6 +44,44 @@ def positive(config: Any, *names: str, part: str = '') -> None:
       raise ValueError(
           f'config.{part}{name} must be positive and finite but is {value}.'
       )
+
+
+def within(config: Any, interval: str, *names: str, part: str = '') -> None:
+  """Refuses a number outside an interval; of a tuple, any, and none at all.
+
+  Args:
+    config: the settings, or a part of them.
+    interval: as the sentence has it, '(0, 1]' for one without 0 and with 1.
+    *names: fields.
+    part: 'name.' of the part of the settings that `config` is.
+  """
+  low, high = map(float, interval[1:-1].split(','))
+  for name in names:
+    value = getattr(config, name)
+    many = isinstance(value, tuple)
+    numbers = value if many else (value,)
+    if not numbers or not all(
+        (low < x or x == low and interval[0] == '[')
+        and (x < high or x == high and interval[-1] == ']')
+        for x in numbers
+    ):
+      said = 'hold one number or more, all in' if many else 'lie in'
+      raise ValueError(
+          f'config.{part}{name} must {said} {interval}, but is {value}.'
+      )
+
+
+def known_tasks(names: Sequence[str], field: str) -> None:
+  """Refuses what `tasks.load` has no task for; opens no file."""
+  known = [*packaged.PACKAGED, 'fashion_mnist', *benchmarks.NAMES]
+  for name in names:
+    prefix, _, rest = name.partition(':')
+    if name in known or (prefix in ('idx', 'folder', 'tfds') and rest):
+      continue
+    raise ValueError(
+        f'config.{field} names the unknown task {name!r}; known are'
+        f' {", ".join(known)}, idx:PATH, folder:PATH and tfds:NAME.'
+    )
 
 
 def rising(

@@ -21,6 +21,21 @@ With `m_t = n_t / d`, `D_st = delta_s' delta_t`, at every d,
           + sum_{s/=t, both /=i} alpha_s alpha_t m_s m_t D_st
           - 2 (1 - alpha_i m_i) sum_{t/=i} alpha_t m_t D_it.             (S2.8)
 
+What the projections have to do with that is their inner product, the overlap of
+two tasks' rows,
+
+  <P_s, P_t> = tr(P_s P_t),   E tr(P_s P_t) = n_s n_t / d,              (S2.14)
+
+as E P_t = (n_t/d) I, and its cosine, divided by sqrt(n_s n_t), is n/d for equal
+n. Weighted with the differences it enters the risk of every task alike,
+
+  I = sum_{s/=t} alpha_s alpha_t <P_s delta_s, P_t delta_t>,
+  E I = sum_{s/=t} alpha_s alpha_t m_s m_t D_st :                       (S2.15)
+
+the interference of the merge. It vanishes on average for unrelated tasks, for
+however much their rows overlap, and for alike ones it is the price of summing
+the same answer more than once.
+
 Equal sizes, equal m, one cosine c between any two differences: the best common
 coefficient is
 
@@ -109,6 +124,47 @@ def expected_risks(
   # E |alpha P delta|^2 - |E alpha P delta|^2 = alpha^2 (m - m^2) |delta|^2.
   variance = np.sum(scaling**2 * (coverage - coverage**2) * own)
   return mean @ gram @ mean - 2 * gram @ mean + own + variance
+
+
+def overlaps(inputs: Sequence[np.ndarray]) -> np.ndarray:
+  """Returns cosines of (S2.14), `tr(P_s P_t) / sqrt(rank_s rank_t)`, `[T, T]`.
+
+  Args:
+    inputs: T times `[n_t, d]`.
+  """
+  bases = [linear_teachers.row_space(x) for x in inputs]
+  return np.array(
+      [
+          [
+              np.sum((one.T @ other) ** 2)
+              / np.sqrt(one.shape[1] * other.shape[1])
+              for other in bases
+          ]
+          for one in bases
+      ]
+  )
+
+
+def expected_overlaps(coverage: np.ndarray) -> np.ndarray:
+  """Returns the mean of `overlaps` over isotropic inputs; 1 with itself.
+
+  Args:
+    coverage: `m_t = n_t / d`, `[T]`, above 0, at most 1.
+  """
+  found = np.sqrt(np.outer(coverage, coverage))
+  np.fill_diagonal(found, 1.0)
+  return found
+
+
+def interference(gram: np.ndarray, scaling: np.ndarray) -> float:
+  """Returns I of (S2.15): what pairs of task vectors add to every risk.
+
+  Args:
+    gram: inner products of task vectors, `[T, T]`; those of their means,
+      `m_s m_t D_st` off the diagonal, give E I.
+    scaling: `alpha_t`, `[T]`.
+  """
+  return float(scaling @ (gram - np.diag(np.diag(gram))) @ scaling)
 
 
 def best_scaling(num_tasks: int, coverage: float, cosine: float) -> float:

@@ -22,7 +22,6 @@ Orthogonal Transformation Tasks in the Overparameterized Regime",
 arXiv:2207.06475, figure 1.
 """
 
-import collections
 from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Sequence
@@ -33,10 +32,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from taskvec_jax.finetuning import gradient_descent
 from taskvec_jax.gradients import losses
 from taskvec_jax.models import encoders
 from taskvec_jax.models import heads
+from taskvec_jax.studies import descent
 from taskvec_jax.tasks import batching
 from taskvec_jax.typing import Array
 from taskvec_jax.typing import Params
@@ -122,30 +121,13 @@ def correct_sum_fn(
   return correct_sum
 
 
-def train(
-    params: Params,
-    value_and_grad_fn: ValueAndGradFn,
-    *,
-    learning_rate: float,
-    num_epochs: int,
-) -> Params:
-  """Returns the end of `gradient_descent.trajectory`."""
-  epochs = gradient_descent.trajectory(
-      params,
-      value_and_grad_fn,
-      learning_rate=learning_rate,
-      num_epochs=num_epochs,
-  )
-  ((params, _),) = collections.deque(epochs, maxlen=1)
-  return params
-
-
 def sequence(
     base_params: Params,
     value_and_grad_fns: Sequence[ValueAndGradFn],
     *,
     learning_rate: float,
     num_epochs: int,
+    what: str = 'sequence',
 ) -> Iterator[Params]:
   """Yields the parameters after each task, every one trained from the last.
 
@@ -154,14 +136,20 @@ def sequence(
     value_and_grad_fns: one a task, in the order of the sequence.
     learning_rate: eta.
     num_epochs: of each task.
+    what: is trained, for errors.
+
+  Raises:
+    FloatingPointError: a training diverged, with its permutation, counted from
+      0, and its epoch.
   """
   params = base_params
-  for value_and_grad_fn in value_and_grad_fns:
-    params = train(
+  for index, value_and_grad_fn in enumerate(value_and_grad_fns):
+    params = descent.end(
         params,
         value_and_grad_fn,
         learning_rate=learning_rate,
         num_epochs=num_epochs,
+        what=f'{what}, permutation {index}',
     )
     yield params
 

@@ -1,5 +1,7 @@
 """Interference of task vectors of linear teachers, against Monte Carlo."""
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -45,6 +47,76 @@ def test_the_expected_risk_is_the_mean_over_inputs_for_any_tasks():
   errors = draws.std(axis=0) / np.sqrt(len(draws))
   assert np.all(np.abs(draws.mean(axis=0) - law) < 4 * errors)
   assert np.all(errors < 0.02 * law)
+
+
+def test_an_overlap_is_the_inner_product_of_two_projections():
+  inputs = draw_inputs(np.random.default_rng(8), (3, 5, 4))
+  projections = [np.linalg.pinv(x) @ x for x in inputs]
+  wanted = [
+      [
+          np.trace(p @ q) / np.sqrt(np.trace(p) * np.trace(q))
+          for q in projections
+      ]
+      for p in projections
+  ]
+  np.testing.assert_allclose(
+      linear_merging.overlaps(inputs), wanted, rtol=1e-12
+  )
+
+
+def test_the_expected_overlap_is_exact_over_all_sets_of_axes():
+  # Their projections average to (n/d) I exactly, as those of random rows do.
+  first = np.random.default_rng(9).normal(size=(2, 6))
+  found = [
+      linear_merging.overlaps([first, np.eye(6)[list(axes)]])
+      for axes in itertools.combinations(range(6), 3)
+  ]
+  wanted = linear_merging.expected_overlaps(np.array([2, 3]) / 6)
+  np.testing.assert_allclose(np.mean(found, axis=0), wanted, rtol=1e-12)
+
+
+def test_interference_and_overlap_have_their_means_over_gaussian_inputs():
+  rng = np.random.default_rng(10)
+  differences = rng.normal(size=(3, _D))
+  scaling, counts = np.array([0.7, 0.4, -0.3]), (3, 4, 6)
+  coverage = np.array(counts) / _D
+  overlaps, sums = [], []
+  for _ in range(1500):
+    inputs = draw_inputs(rng, counts)
+    overlaps.append(linear_merging.overlaps(inputs)[np.triu_indices(3, 1)])
+    taus = np.stack(
+        [
+            linear_teachers.seen(linear_teachers.row_space(x), delta)
+            for x, delta in zip(inputs, differences, strict=True)
+        ]
+    )
+    sums.append(linear_merging.interference(taus @ taus.T, scaling))
+  law = linear_merging.expected_overlaps(coverage)[np.triu_indices(3, 1)]
+  errors = np.std(overlaps, axis=0) / np.sqrt(len(overlaps))
+  assert np.all(np.abs(np.mean(overlaps, axis=0) - law) < 4 * errors)
+  assert np.all(errors < 0.02 * law)
+  gram = np.outer(coverage, coverage) * (differences @ differences.T)
+  wanted = linear_merging.interference(gram, scaling)
+  error = np.std(sums) / np.sqrt(len(sums))
+  assert abs(np.mean(sums) - wanted) < 4 * error < 0.5 * abs(wanted)
+
+
+def test_interference_is_what_pairs_add_to_the_risk_of_every_task():
+  rng = np.random.default_rng(11)
+  differences, inputs = rng.normal(size=(3, _D)), draw_inputs(rng, (3, 4, 6))
+  scaling = np.array([0.7, 0.4, -0.3])
+  bases = [linear_teachers.row_space(x) for x in inputs]
+  taus = np.stack(list(map(linear_teachers.seen, bases, differences)))
+  # Without the pairs each vector meets the teacher alone.
+  alone = [
+      delta @ delta
+      + np.sum(scaling**2 * np.sum(taus**2, axis=1))
+      - 2 * scaling @ taus @ delta
+      for delta in differences
+  ]
+  risks = linear_merging.merged_risks(differences, inputs, scaling, np.ones(_D))
+  added = linear_merging.interference(taus @ taus.T, scaling)
+  np.testing.assert_allclose(risks - alone, added, rtol=1e-11)
 
 
 def test_the_expected_risk_is_the_sum_of_the_equation():

@@ -91,6 +91,20 @@ def test_every_method_has_its_walk_and_every_rule_its_coefficient(finished):
         assert all(0 <= y <= 1 for y in series.y if y is not None)
 
 
+def test_a_training_that_diverges_names_task_method_and_seed():
+  diverging = config(
+      empirical=config_lib.Empirical(
+          max_epochs=2, batch_size=10, learning_rate=1e38
+      )
+  )
+  with pytest.raises(
+      FloatingPointError,
+      match="packaged tasks, task 'digits', a model for each task, seed 4: .*"
+      ' epoch',
+  ):
+    runs.run(diverging, records.PACKAGED, 4)
+
+
 def test_permuted_tasks_are_one_another_with_shuffled_pixels():
   task = packaged.load_digits()
   tasks = tasks_lib.permuted(task, 3, seed=0)
@@ -144,6 +158,8 @@ def test_perturbing_a_quadratic_is_undone_by_a_line_search():
         ({'epsilons': (0.1, 0.2, 0.3)}, 'epsilons .* that fall'),
         ({'noise_draws': 1}, 'noise_draws must be at least 2 but is 1'),
         ({'fisher_examples': 0}, 'fisher_examples must be at least 1'),
+        ({'tasks': ('digits', 'face')}, "tasks names the unknown task 'face'"),
+        ({'permuted_task': 'mnst'}, "permuted_task names the unknown.*'mnst'"),
         (
             {'empirical': config_lib.Empirical(cosine=True)},
             'have no meaning here',

@@ -5,7 +5,9 @@ import dataclasses
 import numpy as np
 import pytest
 
+from taskvec_jax.experiments import study as study_lib
 from taskvec_jax.experiments.studies.forgetting import config as config_lib
+from taskvec_jax.experiments.studies.forgetting import images
 from taskvec_jax.experiments.studies.forgetting import regression
 from taskvec_jax.experiments.studies.forgetting import study
 from taskvec_jax.report import study_results
@@ -76,9 +78,12 @@ def test_exact_statements_hold_at_any_size(finished):
     assert find(results, 0, f'p = {p}').verdict == verdicts.HOLDS
   assert find(results, 3, 'exact means').verdict == verdicts.HOLDS
   # Gradient descent.
-  assert len(results.sections[2].findings) == 5
+  assert len(results.sections[2].findings) == 9
   for finding in results.sections[2].findings:
     assert finding.verdict == verdicts.HOLDS, finding
+  # Task vectors that descent made, merged by the project's own arithmetic.
+  for merge in ('sum τ(A)', 'average', 'negation −τ(A)', 'sequence − τ(A)'):
+    assert find(results, 2, merge).predicted == 'at most 1e-06'
   # What subtracting a task vector from the sum leaves.
   assert 'R(B) off by' in find(results, 3, 'sum − τ(A)').measured
 
@@ -138,6 +143,31 @@ def test_images_are_compared_seed_by_seed_and_shown_by_width(finished):
   assert len(values) == 6
 
 
+def test_images_that_diverge_are_refused_with_task_and_epoch():
+  # A saturated tanh hides it: loss and gradient stay finite in float32.
+  settings = dataclasses.replace(config().images, learning_rate=1e30)
+  with pytest.raises(
+      FloatingPointError,
+      match='digits, width 3, seed 1, in sequence, permutation 0: .* epoch 1',
+  ):
+    images.measure(settings, width=3, seed=1)
+
+
+def test_a_run_whose_output_is_a_file_has_no_progress_bar(tmp_path, capfd):
+  section = study_results.Section('t', 'c', 's', [], [], [])
+  study_lib.run(
+      config(),
+      tmp_path,
+      {'part': lambda: section},
+      command='c',
+      title='t',
+      question='q',
+      source='s',
+      sizes={},
+  )
+  assert 'part' not in capfd.readouterr().err
+
+
 @pytest.mark.parametrize(
     ('changes', 'sentence'),
     [
@@ -146,7 +176,19 @@ def test_images_are_compared_seed_by_seed_and_shown_by_width(finished):
         ({'sweep_gammas': (0.0,)}, 'config.sweep_gammas must rise from above'),
         ({'num_draws': 1}, 'config.num_draws must be at least 2 but is 1'),
         ({'tolerance': 1e-15}, 'between 1e-12 and 1 but is 1e-15'),
-        ({'features': (4, 60)}, '4 features are fewer than n [+] d = 3 [+] 2'),
+        (
+            {'features': (4, 60)},
+            'config.features does not fit: .* 4 features are fewer than'
+            ' n [+] d = 3 [+] 2',
+        ),
+        (
+            {'sweep_examples': (2, 59)},
+            'config.sweep_examples does not fit: .* d = 59 [+] 2',
+        ),
+        (
+            {'descent': config_lib.Sizes(5, 4, 2, 1.0)},
+            'config.descent does not fit: .* 5 features',
+        ),
     ],
 )
 def test_a_bad_config_is_refused_before_any_work(tmp_path, changes, sentence):
@@ -158,6 +200,7 @@ def test_a_bad_config_is_refused_before_any_work(tmp_path, changes, sentence):
 @pytest.mark.parametrize(
     ('changes', 'sentence'),
     [
+        ({'task': 'digit'}, "config.images.task names the unknown.*'digit'"),
         ({'activation': 'relu'}, 'no second derivative'),
         ({'widths': (5,)}, 'widths must rise from above 0, 2 or more'),
         ({'widths': (5, 3)}, 'config.images.widths must rise'),

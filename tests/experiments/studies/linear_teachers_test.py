@@ -79,6 +79,16 @@ def test_what_holds_at_every_size_holds_here(finished):
     assert verdict(results, section, where) == verdicts.HOLDS, where
 
 
+def test_the_page_has_overlaps_predicted_and_measured(finished):
+  _, results = finished
+  (row,) = results.sections[4].tables[1].rows
+  # n/d = 2/16; three tasks of cosine 0.5: 6 pairs of 0.5 / 64.
+  assert row[:2] == ['T = 3, cosine 0.5', '0.1250']
+  assert row[3] == f'{6 * 0.5 / 64:.3f}'
+  places = [one.where for one in results.sections[4].findings]
+  assert 'inner products of projections, by (S2.14)' in places
+
+
 def test_the_folder_has_the_results_the_page_and_its_figures(finished):
   folder, results = finished
   assert study_results.read(folder / 'results.json') == results
@@ -112,7 +122,10 @@ def test_the_folder_has_the_results_the_page_and_its_figures(finished):
         ({'step_sizes': (0.4,)}, 'config.step_sizes must hold two at least'),
         ({'step_sizes': (0.4, 0.3)}, 'each half of the one before'),
         ({'depth_step_size': 1.0}, 'must lie between 0 and 1'),
-        ({'map_tasks': 1}, 'must be from 2 to 15'),
+        ({'map_tasks': 1}, r'config.map_tasks must lie in \[2, 16\), .* is 1'),
+        ({'num_tasks': ()}, r'config.num_tasks must hold one .* is \(\)'),
+        ({'num_tasks': (2, 16)}, r'config.num_tasks .* is \(2, 16\)'),
+        ({'depths': (1, 2.5)}, r'in whole numbers .* are \(1, 2.5\)'),
     ],
 )
 def test_settings_without_sense_are_refused_in_a_sentence(

@@ -91,6 +91,14 @@ def test_what_comes_back_below_zero_contradicts_the_theorem(finished):
   assert found == verdicts.DOES_NOT_HOLD
 
 
+def test_a_step_that_diverges_ends_in_a_sentence_and_not_in_a_page():
+  # Losses stay finite in float32: hinge and saturated layers hide it.
+  with pytest.raises(FloatingPointError, match='token patterns.* epoch'):
+    study.experts.train(tiny(learning_rate=1e30))
+  with pytest.raises(FloatingPointError, match='digits .* seed 3: .* epoch'):
+    study.coloured.digits.train(tiny(digit_learning_rate=1e30), 3)
+
+
 @pytest.mark.parametrize(
     ('changes', 'said'),
     [
@@ -106,6 +114,22 @@ def test_what_comes_back_below_zero_contradicts_the_theorem(finished):
         ({'margin': 0}, 'margin must be at least 1 but is 0'),
         ({'rednesses': (0.85,)}, r'other tasks than .* 0.85, but are'),
         ({'digit_scalings': (0.0, 2.0)}, 'must hold 0 and 1'),
+        ({'gammas': (0.5,)}, r'config.gammas must be two .* is \(0.5,\)'),
+        ({'transfer_redness': ()}, r'transfer_redness must be two .* is \(\)'),
+        ({'transfer_redness': (0.05, 1.2)}, r'transfer_redness .* 1.2\)'),
+        ({'redness': -0.1}, r'config.redness must lie in \[0, 1\].*is -0.1'),
+        ({'rednesses': ()}, r'config.rednesses must hold one .* is \(\)'),
+        ({'bar': 0.0}, r'config.bar must lie in \(0, 1\], but is 0.0'),
+        ({'small_alpha': 2.0}, r'config.small_alpha .* but is 2.0'),
+        ({'init_scale': -1.0}, 'config.init_scale must be positive .* -1.0'),
+        ({'noise': 0.5}, r'config.noise must lie in \[0, 0.5\), .* 0.5'),
+        ({'digit_margin': 0.6}, 'config.digit_margin .* but is 0.6'),
+        ({'digit_widths': (16, 0)}, r'config.digit_widths .* \(16, 0\)'),
+        ({'ranks': (0,)}, r'config.ranks must hold .* is \(0,\)'),
+        ({'ranks': (1, 16, 17)}, r'all in \[1, 15\], but is \(1, 16, 17\)'),
+        ({'densities': (0.0,)}, r'config.densities .* is \(0.0,\)'),
+        ({'pruned_shares': (0.5, 1.0)}, r'config.pruned_shares .* 1.0\)'),
+        ({'digits': 'digts'}, "config.digits names the unknown task 'digts'"),
     ],
 )
 def test_settings_without_sense_are_refused_before_any_work(

@@ -53,6 +53,8 @@ def check(config: ContinualMergingStudyConfig) -> None:
   config_lib.check(main_config(config))
   study_checks.at_least(config, 2, 'num_permutations', 'noise_draws')
   study_checks.at_least(config, 1, 'fisher_examples')
+  study_checks.known_tasks(config.tasks, 'tasks')
+  study_checks.known_tasks([config.permuted_task], 'permuted_task')
   if len(config.tasks) < 2:
     raise ValueError(
         'config.tasks must name at least two tasks, one after the other, but'

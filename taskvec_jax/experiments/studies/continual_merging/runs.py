@@ -27,13 +27,18 @@ _GRID = np.linspace(0, 1, 11)  # scalings that a measured loss is sampled at
 def run(
     config: config_lib.ContinualMergingStudyConfig, sequence: str, seed: int
 ) -> records.Sequence:
-  """Returns all that is measured on one sequence with one seed."""
+  """Returns all that is measured on one sequence with one seed.
+
+  Raises:
+    FloatingPointError: a loss became NaN or infinite; names sequence, task,
+      method, seed and epoch.
+  """
   setting = tasks_lib.build(config, sequence, seed)
   measures = measures_lib.measures(config, setting, seed)
   base, tasks = setting.base_params, list(setting.data)
 
-  def train_fn(training):
-    return tasks_lib.train_fn(
+  def train_fn(training, method):
+    train = tasks_lib.train_fn(
         config,
         setting,
         training,
@@ -41,7 +46,18 @@ def run(
         seed=seed,
     )
 
-  own = {task: train_fn(records.PLAIN)(task, base, {}) for task in tasks}
+    def named(task, previous, seen):
+      try:
+        return train(task, previous, seen)
+      except FloatingPointError as error:
+        raise FloatingPointError(
+            f'{sequence}, task {task!r}, {method}, seed {seed}: {error}'
+        ) from error
+
+    return named
+
+  alone = train_fn(records.PLAIN, 'a model for each task')
+  own = {task: alone(task, base, {}) for task in tasks}
   found = records.Sequence(
       sequence=sequence,
       seed=seed,
@@ -65,7 +81,10 @@ def run(
     training, rule = method
     steps = list(
         continual_merging.sequence(
-            base, tasks, train_fn(training), coefficient_fn(measures, rule)
+            base,
+            tasks,
+            train_fn(training, f'{training} training with coefficient {rule}'),
+            coefficient_fn(measures, rule),
         )
     )
     found.walks.append(_walk(measures, method, steps))

@@ -86,8 +86,12 @@ def check(config: ForgettingStudyConfig) -> None:
         'config.tolerance must lie between 1e-12 and 1 but is'
         f' {config.tolerance}.'
     )
-  for sizes in all_sizes(config):
-    forgetting.check_sizes(**dataclasses.asdict(sizes))
+  for field, problems in named_sizes(config).items():
+    for sizes in problems:
+      try:
+        forgetting.check_sizes(**dataclasses.asdict(sizes))
+      except ValueError as error:
+        raise ValueError(f'config.{field} does not fit: {error}') from error
   _check_images(config.images)
 
 
@@ -115,13 +119,18 @@ def monte_carlo(config: ForgettingStudyConfig) -> list[Sizes]:
   ]
 
 
-def all_sizes(config: ForgettingStudyConfig) -> list[Sizes]:
-  """Returns every problem of the run."""
-  swept = [sizes for sweep in sweeps(config).values() for sizes in sweep]
-  return [*monte_carlo(config), *swept, config.descent]
+def named_sizes(config: ForgettingStudyConfig) -> dict[str, list[Sizes]]:
+  """Returns the field that asks for them -> problems, of all the run."""
+  swept = dict(zip(_SWEEPS, sweeps(config).values(), strict=True))
+  return {'features': monte_carlo(config), **swept, 'descent': [config.descent]}
+
+
+# In the order of `sweeps`.
+_SWEEPS = ('sweep_features', 'sweep_examples', 'sweep_latent', 'sweep_gammas')
 
 
 def _check_images(images: Images) -> None:
+  study_checks.known_tasks([images.task], 'images.task')
   ffn.check_activation(images.activation)
   # The narrowest network is compared with the widest.
   study_checks.rising(images, 2, 'widths', above=0, part='images.')

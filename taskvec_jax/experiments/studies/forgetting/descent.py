@@ -27,6 +27,15 @@ from taskvec_jax.typing import ValueAndGradFn
 CLOSED_FORM_BAR = 1e-9  # relative, of every step of descent
 FIRST_STEP_BAR = 1e-12  # relative, of merging against joint training
 
+# Name of a merge -> coefficients of the task vectors of A and of B, each
+# trained from zero, and AB, that of the sequence.
+_MERGES = {
+    'sum τ(A) + τ(B)': {'A': 1.0, 'B': 1.0},
+    'average (τ(A) + τ(B))/2': {'A': 0.5, 'B': 0.5},
+    'negation −τ(A)': {'A': -1.0},
+    'negation, sequence − τ(A)': {'AB': 1.0, 'A': -1.0},
+}
+
 
 class Problem(NamedTuple):
   """Two tasks and the step of gradient descent on them."""
@@ -97,22 +106,30 @@ def descend(one: Problem, epochs: list[int]) -> Descent:
         for name, path in alone.items()
     }
     merged = arithmetic.merge(zero, vectors, dict.fromkeys(vectors, 1.0))
+    last = epochs[-1]
+    converged = {
+        'A': alone['A'][last],
+        'B': alone['B'][last],
+        'AB': sequences[last],
+    }
+    merges = _merged(zero, converged)
     joint_fn = multitask.multitask_value_and_grad(
         fns, dict.fromkeys(vectors, 1.0)
     )
     joint = _path(zero, joint_fn, one.learning_rate, [1])[1]
-  last = epochs[-1]
+  first = forgetting.trained(one.task).params
   min_norm = {
-      'A': forgetting.trained(one.task).params,
+      'A': first,
       'B': forgetting.trained(one.other).params,
+      'AB': forgetting.trained_from(first, one.other),
   }
+  names = {'A': 'A from zero', 'B': 'B from zero', 'AB': 'B after A'}
   ends = {
-      'A from zero': (alone['A'][last], min_norm['A']),
-      'B from zero': (alone['B'][last], min_norm['B']),
-      'B after A': (
-          sequences[last],
-          forgetting.trained_from(min_norm['A'], one.other),
-      ),
+      **{names[key]: (converged[key], min_norm[key]) for key in names},
+      **{
+          name: (merges[name], sum(a * min_norm[k] for k, a in scaling.items()))
+          for name, scaling in _MERGES.items()
+      },
   }
   return Descent(
       to_min_norm={
@@ -153,7 +170,8 @@ def descent(config: config_lib.ForgettingStudyConfig) -> study_results.Section:
   return study_results.Section(
       title='gradient descent reaches the closed forms',
       claim='The project’s full-batch gradient descent from zero ends in the'
-      ' solution of least norm, in sequence too, and is at every step where the'
+      ' solution of least norm, in sequence too, its task vectors add up and'
+      ' subtract to what those solutions do, and it is at every step where the'
       ' closed form says.',
       source='That gradient descent from zero finds the solution of least norm'
       ' is a known fact, which the paper starts from; the form after k steps'
@@ -172,7 +190,9 @@ def descent(config: config_lib.ForgettingStudyConfig) -> study_results.Section:
       ],
       findings=[
           study_results.Finding(
-              f'{part}: distance to the solution of least norm',
+              f'{part}: distance to the solution of least norm'
+              if part not in _MERGES
+              else f'{part}: distance to that of the solutions of least norm',
               f'at most {config.tolerance:.0e}',
               f'{value:.1e}',
               verdicts.of(value <= config.tolerance),
@@ -206,6 +226,20 @@ def marks(num_epochs: int) -> list[int]:
   """Returns powers of two up to `num_epochs`, and that."""
   powers = [2**i for i in range(num_epochs.bit_length())]
   return [k for k in powers if k < num_epochs] + [num_epochs]
+
+
+def _merged(zero, converged) -> dict[str, dict]:
+  """Returns `_MERGES` of what descent ended in, by the project's arithmetic."""
+  vectors = {
+      name: arithmetic.task_vector(params, zero)
+      for name, params in converged.items()
+  }
+  return {
+      name: arithmetic.merge(
+          zero, {key: vectors[key] for key in scaling}, scaling
+      )
+      for name, scaling in _MERGES.items()
+  }
 
 
 def _path(start, fn, learning_rate, epochs) -> dict[int, dict]:

@@ -22,6 +22,7 @@ from taskvec_jax.report import spreads
 from taskvec_jax.report import study_panels
 from taskvec_jax.report import study_results
 from taskvec_jax.report import verdicts
+from taskvec_jax.studies import descent
 from taskvec_jax.studies import permuted_images
 from taskvec_jax.task_vectors import arithmetic
 from taskvec_jax.tasks import batching
@@ -49,7 +50,11 @@ Found = Mapping[int, Mapping[int, Trained]]
 
 
 def measure(config: config_lib.Images, *, width: int, seed: int) -> Trained:
-  """Returns one width's and seed's accuracies after all trainings."""
+  """Returns one width's and seed's accuracies after all trainings.
+
+  Raises:
+    FloatingPointError: a training diverged; names it, and its epoch.
+  """
   task = _task(config)
   # Orders do not depend on the width.
   orders = permuted_images.pixel_orders(
@@ -77,15 +82,21 @@ def measure(config: config_lib.Images, *, width: int, seed: int) -> Trained:
       'learning_rate': config.learning_rate,
       'num_epochs': config.num_epochs,
   }
+  run = f'{config.task}, width {width}, seed {seed}'
   rows = [
       test(params)
       for params in permuted_images.sequence(
-          base_params, list(fns.values()), **numbers
+          base_params,
+          list(fns.values()),
+          what=f'{run}, in sequence',
+          **numbers,
       )
   ]
   own = [row[index] for index, row in enumerate(rows)]
   models = {
-      name: permuted_images.train(base_params, fn, **numbers)
+      name: descent.end(
+          base_params, fn, what=f'{run}, permutation {name}', **numbers
+      )
       for name, fn in fns.items()
   }
   vectors = {
@@ -104,7 +115,9 @@ def measure(config: config_lib.Images, *, width: int, seed: int) -> Trained:
   joint_fn = multitask.multitask_value_and_grad(
       fns, arithmetic.uniform_scaling(fns)
   )
-  joint = permuted_images.train(base_params, joint_fn, **numbers)
+  joint = descent.end(
+      base_params, joint_fn, what=f'{run}, all permutations jointly', **numbers
+  )
   return Trained(
       own=float(np.mean(own)),
       final=float(np.mean(rows[-1])),

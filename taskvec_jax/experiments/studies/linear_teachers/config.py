@@ -82,19 +82,22 @@ def check(config: LinearTeachersStudyConfig) -> None:
         f' config.dimension, {d}.'
     )
   depths = config.depths
-  if len(depths) < 2 or depths[0] != 1 or sorted(set(depths)) != list(depths):
+  if (
+      len(depths) < 2
+      or depths[0] != 1
+      or sorted(set(depths)) != list(depths)
+      or any(depth != round(depth) for depth in depths)
+  ):
     raise ValueError(
-        'config.depths must rise from 1 and hold another depth, but are'
-        f' {depths}.'
+        'config.depths must rise from 1 in whole numbers and hold another'
+        f' depth, but are {depths}.'
     )
   _check_numbers(config)
   _check_steps(config)
-  tasks = (*config.num_tasks, config.map_tasks, config.deep_tasks)
-  if not 2 <= min(tasks) <= max(tasks) < d:
-    raise ValueError(
-        'config.num_tasks, map_tasks and deep_tasks must be from 2 to'
-        f' {d - 1} but are {tasks}.'
-    )
+  # T + 1 directions must fit.
+  study_checks.within(
+      config, f'[2, {d})', 'num_tasks', 'map_tasks', 'deep_tasks'
+  )
 
 
 def _check_numbers(config: LinearTeachersStudyConfig) -> None:

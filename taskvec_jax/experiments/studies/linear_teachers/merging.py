@@ -7,6 +7,7 @@ import numpy as np
 
 from taskvec_jax.experiments.studies.linear_teachers import addition
 from taskvec_jax.experiments.studies.linear_teachers import config as config_lib
+from taskvec_jax.experiments.studies.linear_teachers import overlaps
 from taskvec_jax.experiments.studies.linear_teachers import training
 from taskvec_jax.finetuning import multitask
 from taskvec_jax.merging import regmean
@@ -37,7 +38,7 @@ def one_layer(
     config: config_lib.LinearTeachersStudyConfig,
 ) -> study_results.Section:
   """Returns the section."""
-  panels, worst, distances, scalings = _curves(config)
+  panels, worst, distances, scalings, pairs = _curves(config)
   figure, agreement = addition.addition_map(config)
   covered = float(np.mean(np.abs(distances) <= _STANDARD_ERRORS))
   off = max(abs(one.measured - one.law) / one.error for one in scalings)
@@ -59,11 +60,20 @@ def one_layer(
           ' unrelated tasks, however little they overlap; more for alike tasks'
           ' that are seen thinly, since each then has a different part of the'
           ' same answer.',
+          'The inner product of two projections, tr(P_iP_t), is how far the'
+          ' rows of two tasks overlap: n_in_t/d on average, derived here. With'
+          ' the differences it makes the interference of a merge, the same sum'
+          ' in the risk of every task. Rows overlap as much for unrelated tasks'
+          ' as for alike ones; it is the cosine of the differences that turns'
+          ' overlap into risk.',
           'RegMean needs no coefficient: Σ(G_tτ_t) is Σ(G_tδ_t), so in one'
           ' layer it returns exactly what joint training on all data ends at.',
       ],
       formulas=[
           'θ − θ_i = −(I − α_iP_i)δ_i + Σ_{t≠i} α_tP_tδ_t   (S2.7)',
+          'E tr(P_iP_t) / √(n_in_t) = √(n_in_t) / d   (S2.14)',
+          'interference Σ_{s≠t} α_sα_t⟨P_sδ_s, P_tδ_t⟩, on average Σ_{s≠t}'
+          ' α_sα_tm_sm_tD_st   (S2.15)',
           'α* = (1 + (T − 1)c) / (T (1 + (T − 1) c n/d))   (S2.9)',
           'addition beats averaging iff c > 1 / (2 − (T + 1) n/d) > 0'
           '   (S2.10)',
@@ -85,6 +95,7 @@ def one_layer(
               f'Of {distances.size} points: curves and coefficients. Points of'
               ' one curve share their draws.',
           ),
+          *overlaps.findings(pairs),
           training.finding(
               'best coefficient, by (S2.9)',
               f'within {_STANDARD_ERRORS} standard errors',
@@ -133,17 +144,18 @@ def one_layer(
                   ]
                   for one in scalings
               ],
-          )
+          ),
+          overlaps.table(pairs),
       ],
   )
 
 
 def _curves(config):
-  """Returns panels, the error of (S2.7), distances, best coefficients."""
+  """Returns panels, the error of (S2.7), distances, scalings, overlaps."""
   alphas = np.array(config.merge_scalings)
   coverage = config.num_examples / config.dimension
   isotropic = np.ones(config.dimension)
-  panels, worst, distances, scalings = [], 0.0, [], []
+  panels, worst, distances, scalings, pairs = [], 0.0, [], [], []
   for index, cosine in enumerate(config.merge_cosines):
     series = []
     for color, num_tasks in enumerate(config.num_tasks):
@@ -155,9 +167,8 @@ def _curves(config):
           num_examples=config.num_examples,
           num_draws=config.num_draws,
       )
-      measured = training.merged_risks(
-          training.task_vectors(differences, inputs), differences, alphas
-      )
+      taus = training.task_vectors(differences, inputs)
+      measured = training.merged_risks(taus, differences, alphas)
       exact = np.array(
           [
               [
@@ -170,6 +181,7 @@ def _curves(config):
           ]
       )
       worst = max(worst, float(np.max(np.abs(measured / exact - 1))))
+      pairs.append(overlaps.measure(taus, inputs, cosine=cosine))
       gram = cosine + (1 - cosine) * np.eye(num_tasks)
       law = np.array(
           [
@@ -200,7 +212,7 @@ def _curves(config):
           ),
       ]
     panels.append(study_results.Panel(f'cosine {cosine:g}', series))
-  return panels, worst, np.concatenate(distances), scalings
+  return panels, worst, np.concatenate(distances), scalings, pairs
 
 
 def _lowest(risks: np.ndarray, alphas: np.ndarray) -> tuple[float, float]:

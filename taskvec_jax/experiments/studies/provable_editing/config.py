@@ -116,8 +116,15 @@ def check(config: ProvableEditingStudyConfig) -> None:
         'config.digit_scalings must hold 0 and 1 but are'
         f' {config.digit_scalings}.'
     )
-  others = (*config.rednesses, config.transfer_redness[0])
-  if not config.rednesses or config.redness in others:
+  for name in ('gammas', 'transfer_redness'):
+    if len(getattr(config, name)) != 2:
+      raise ValueError(
+          f'config.{name} must be two numbers but is {getattr(config, name)}.'
+      )
+  study_checks.within(
+      config, '[0, 1]', 'redness', 'rednesses', 'transfer_redness'
+  )
+  if config.redness in (*config.rednesses, config.transfer_redness[0]):
     raise ValueError(
         'config.rednesses and the first of config.transfer_redness must hold'
         f' other tasks than config.redness, {config.redness}, but are'
@@ -139,8 +146,24 @@ def check(config: ProvableEditingStudyConfig) -> None:
         f' {config.tolerance}.'
     )
   study_checks.positive(
-      config, 'beta', 'lower', 'learning_rate', 'digit_learning_rate'
+      config,
+      'beta',
+      'lower',
+      'init_scale',
+      'learning_rate',
+      'digit_learning_rate',
   )
+  study_checks.within(config, '[0, 1]', 'small_alpha')
+  study_checks.within(config, '(0, 1]', 'bar', 'densities')
+  # The share kept is drawn on a logarithmic axis.
+  study_checks.within(config, '[0, 1)', 'pruned_shares')
+  # With half of the labels flipped the shape of a digit says nothing, and half
+  # is what a guess gets right.
+  study_checks.within(config, '[0, 0.5)', 'noise', 'digit_margin')
+  study_checks.within(config, '[1, inf)', 'digit_widths')
+  full = min(config.width, pattern_tasks.dimension(sizes(config)))
+  study_checks.within(config, f'[1, {full}]', 'ranks')
+  study_checks.known_tasks([config.digits], 'digits')
 
 
 def sizes(config: ProvableEditingStudyConfig) -> pattern_tasks.Sizes:

@@ -6,7 +6,6 @@ full-batch gradient descent. Everything is the main job's: the network, the
 head, exact gradients, trajectories and task arithmetic.
 """
 
-import collections
 from collections.abc import Mapping
 import functools
 from typing import NamedTuple
@@ -18,13 +17,13 @@ import numpy as np
 from taskvec_jax.experiments.studies.provable_editing import (
     config as config_lib,
 )
-from taskvec_jax.finetuning import gradient_descent
 from taskvec_jax.gradients import full_batch
 from taskvec_jax.gradients import losses
 from taskvec_jax.models import encoders
 from taskvec_jax.models import ffn
 from taskvec_jax.models import heads
 from taskvec_jax.studies import coloured_digits
+from taskvec_jax.studies import descent
 from taskvec_jax.task_vectors import arithmetic
 from taskvec_jax.tasks import batching
 from taskvec_jax.tasks import load
@@ -49,7 +48,7 @@ def train(config: config_lib.ProvableEditingStudyConfig, seed: int) -> Experts:
   """Returns base model and experts of all rednesses of one seed.
 
   Raises:
-    FloatingPointError: a loss became NaN or infinite.
+    FloatingPointError: a training diverged, with redness, seed and epoch.
   """
   task = load.load_task(config.digits)
   module = ffn.FFN(config.digit_widths, activation='gelu')
@@ -64,14 +63,26 @@ def train(config: config_lib.ProvableEditingStudyConfig, seed: int) -> Experts:
       num_classes=2,
   )
   base_params = _descend(
-      config, module, head, start, plain, config.digit_base_epochs
+      config,
+      module,
+      head,
+      start,
+      plain,
+      config.digit_base_epochs,
+      f'{config.digits} of random colour, seed {seed}',
   )
   rednesses = {config.redness, *config.rednesses, *config.transfer_redness}
   vectors, tests = {}, {}
   for number, redness in enumerate(sorted(rednesses), start=1):
     examples = _draw(config, task.train, redness, seed, number)
     params = _descend(
-        config, module, head, base_params, examples, config.digit_epochs
+        config,
+        module,
+        head,
+        base_params,
+        examples,
+        config.digit_epochs,
+        f'{config.digits} of redness {redness:g}, seed {seed}',
     )
     vectors[redness] = arithmetic.task_vector(params, base_params)
     tests[redness] = _draw(config, task.test, redness, seed, 0)
@@ -125,7 +136,9 @@ def _draw(config, digits, redness, seed, number) -> task_lib.Examples:
   )
 
 
-def _descend(config, module, head, params, examples, num_epochs) -> Params:
+def _descend(
+    config, module, head, params, examples, num_epochs, what
+) -> Params:
   batches = batching.make_batches(
       examples.images, examples.labels, batch_size=len(examples.labels)
   )
@@ -134,12 +147,10 @@ def _descend(config, module, head, params, examples, num_epochs) -> Params:
       batches,
       len(examples.labels),
   )
-  path = gradient_descent.trajectory(
+  return descent.end(
       params,
       value_and_grad_fn,
       learning_rate=config.digit_learning_rate,
       num_epochs=num_epochs,
+      what=what,
   )
-  # The last point of the path; the others are not kept.
-  ((params, _),) = collections.deque(path, maxlen=1)
-  return params

@@ -5,7 +5,6 @@ for each correlation. A merge with one coefficient is then scored on both tasks
 for all seeds and correlations at once.
 """
 
-import collections
 import dataclasses
 import functools
 from typing import NamedTuple
@@ -17,8 +16,8 @@ import numpy as np
 from taskvec_jax.experiments.studies.provable_editing import (
     config as config_lib,
 )
-from taskvec_jax.finetuning import gradient_descent
 from taskvec_jax.gradients import full_batch
+from taskvec_jax.studies import descent
 from taskvec_jax.studies import pattern_tasks
 from taskvec_jax.studies import provable_editing
 from taskvec_jax.task_vectors import arithmetic
@@ -41,7 +40,7 @@ def train(config: config_lib.ProvableEditingStudyConfig) -> Experts:
   """Returns the experts of all seeds and correlations.
 
   Raises:
-    FloatingPointError: a loss became NaN or infinite.
+    FloatingPointError: training diverged, with its epoch.
   """
   sizes, num = _sizes(config), config.num_train
   second = pattern_tasks.correlated(np.array(config.alphas))
@@ -65,14 +64,13 @@ def train(config: config_lib.ProvableEditingStudyConfig) -> Experts:
   value_and_grad_fn = full_batch.exact_value_and_grad(
       pattern_tasks.hinge_sum, batch, num
   )
-  path = gradient_descent.trajectory(
+  params = descent.end(
       start,
       value_and_grad_fn,
       learning_rate=config.learning_rate,
       num_epochs=config.num_epochs,
+      what='experts on token patterns, all seeds and tasks at once',
   )
-  # The last point of the path; the others are not kept.
-  ((params, _),) = collections.deque(path, maxlen=1)
   final = _run_scores(params, jax.tree.map(lambda x: x[0, 0], batch))
   shape = (len(config.seeds), 1 + len(second))
   start, params = (

@@ -128,6 +128,18 @@ def check(config: SparsePredictorsStudyConfig) -> None:
         f' features, but is {samples.num_useful}.'
     )
   study_checks.at_least(samples, 2, 'num_folds', part='samples.')
+  # From 1 on there is no feature left, and from correlation 1 on one only.
+  study_checks.within(
+      config.gradient,
+      '(0, 1)',
+      'share',
+      'unrolled_share',
+      part='gradient.',
+  )
+  study_checks.within(
+      config.gradient, '[0, 1)', 'correlation', part='gradient.'
+  )
+  study_checks.within(config.features, '(0, 1]', 'density', part='features.')
   for name in ('l1_shares', 'l2_shares'):
     shares = getattr(samples, name)
     if list(shares) != sorted(set(shares), reverse=True) or shares[-1] <= 0:
@@ -158,6 +170,14 @@ def _check_positive(config: SparsePredictorsStudyConfig) -> None:
 
 
 def _check_coefficients(coefficients: Coefficients) -> None:
+  study_checks.known_tasks(coefficients.tasks, 'coefficients.tasks')
+  study_checks.within(coefficients, '(0, 1)', 'share', part='coefficients.')
+  study_checks.at_least(
+      coefficients.pretraining,
+      0,
+      'num_epochs',
+      part='coefficients.pretraining.',
+  )
   if coefficients.num_parts * len(coefficients.tasks) < 3:
     raise ValueError(
         'config.coefficients needs three sources or more, but has'
