@@ -199,7 +199,11 @@ def environment(cache, num_devices=1):
       **os.environ,
       'TASKVEC_JAX_CACHE': str(cache),
       'PYTHONPATH': str(_ROOT),
-      'XLA_FLAGS': f'--xla_force_host_platform_device_count={num_devices}',
+      # What costs most here is compiling; the numbers need no fast code.
+      'XLA_FLAGS': (
+          f'--xla_force_host_platform_device_count={num_devices}'
+          ' --xla_backend_optimization_level=0'
+      ),
   }
 
 

@@ -166,7 +166,7 @@ def test_a_death_that_is_told_of_ends_the_child_and_is_named(capfd, then):
   begin = time.monotonic()
   status, lines = supervised(
       cluster.Cluster('ant:1', 2, 0),
-      joined_and_told(1) + then,
+      joined_and_told(0.3) + then,
       capfd,
   )
   assert status == 1
@@ -180,7 +180,7 @@ def test_a_death_that_is_told_of_ends_the_child_and_is_named(capfd, then):
 
 def test_a_child_that_was_told_of_a_death_may_still_say_its_own_error(capfd):
   program = (
-      "time.sleep(1)\nsys.exit(sys.stderr.write('taskvec_jax: no\\n') and 2)"
+      "time.sleep(0.5)\nsys.exit(sys.stderr.write('taskvec_jax: no\\n') and 2)"
   )
   asked = cluster.Cluster('ant:1', 2, 0)
   status, lines = supervised(asked, joined_and_told(0) + program, capfd)
@@ -189,7 +189,7 @@ def test_a_child_that_was_told_of_a_death_may_still_say_its_own_error(capfd):
 
 def test_a_notice_without_the_key_is_not_believed(capfd):
   asked = cluster.Cluster('ant:1', 2, 0)
-  program = joined_and_told(0, 'wrong') + 'time.sleep(6)'
+  program = joined_and_told(0, 'wrong') + 'time.sleep(4)'
   assert supervised(asked, program, capfd) == (0, [])
 
 
@@ -218,7 +218,7 @@ def test_an_abort_of_its_own_is_told(capfd, other):
 
 def test_of_two_that_died_together_the_aborted_one_is_not_blamed(capfd):
   program = (
-      f'joined()\nif index: time.sleep(1); os.kill(os.getpid(), 9)\n{_GLOO}'
+      f'joined()\nif index: time.sleep(0.3); os.kill(os.getpid(), 9)\n{_GLOO}'
   )
   _, lines = supervised(cluster.Cluster(None, 2, None, True), program, capfd)
   assert 'process 1 of 2 (host bee) was killed by signal 9' in lines[-1]
