@@ -59,9 +59,14 @@ def svd(
     overwrite: whether `matrix` may be destroyed, which saves a copy.
   """
   # LAPACK stores by columns: what it takes as it is, is the transpose.
-  right, values, left = linalg.svd(
-      matrix.T, full_matrices=False, overwrite_a=overwrite, check_finite=False
-  )
+  options = {'full_matrices': False, 'check_finite': False}
+  try:
+    right, values, left = linalg.svd(matrix.T, **options)
+  except linalg.LinAlgError:
+    # Divide and conquer can fail in float32; the older iteration is slower.
+    right, values, left = linalg.svd(
+        matrix.T, lapack_driver='gesvd', overwrite_a=overwrite, **options
+    )
   rank = _rank(values, tolerance, float(values[0]) if scale is None else scale)
   return Svd(left.T[:, :rank], values[:rank], right.T[:rank])
 
