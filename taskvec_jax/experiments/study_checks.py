@@ -7,8 +7,7 @@ from collections.abc import Sequence
 import math
 from typing import Any
 
-from taskvec_jax.tasks import benchmarks
-from taskvec_jax.tasks import packaged
+from taskvec_jax.tasks import load
 
 
 def seeds(values: Sequence[int]) -> None:
@@ -73,15 +72,12 @@ def within(config: Any, interval: str, *names: str, part: str = '') -> None:
 
 def known_tasks(names: Sequence[str], field: str) -> None:
   """Refuses what `tasks.load` has no task for; opens no file."""
-  known = [*packaged.PACKAGED, 'fashion_mnist', *benchmarks.NAMES]
   for name in names:
-    prefix, _, rest = name.partition(':')
-    if name in known or (prefix in ('idx', 'folder', 'tfds') and rest):
-      continue
-    raise ValueError(
-        f'config.{field} names the unknown task {name!r}; known are'
-        f' {", ".join(known)}, idx:PATH, folder:PATH and tfds:NAME.'
-    )
+    if not load.is_known(name):
+      raise ValueError(
+          f'config.{field} names the unknown task {name!r}; known are'
+          f' {load.KNOWN}.'
+      )
 
 
 def rising(

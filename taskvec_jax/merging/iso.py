@@ -95,9 +95,7 @@ def iso_cts(
 
 def iso_c_matrix(stack: np.ndarray, tolerance: float) -> np.ndarray:
   """Returns `s_bar U V'` `[n_in, n_out]` of `stack [T, n_in, n_out]`."""
-  total = spectra.svd(
-      np.sum(stack, axis=0), tolerance=tolerance, overwrite=True
-  )
+  total = spectra.svd(np.sum(stack, axis=0), tolerance=tolerance)
   merged = total.left @ total.right
   merged *= _mean(total.values)
   return merged
@@ -114,9 +112,7 @@ def iso_cts_matrix(
     return iso_c_matrix(stack, tolerance)
   parts = [
       spectra.truncated(
-          spectra.svd(
-              np.sum(stack, axis=0), tolerance=tolerance, overwrite=True
-          ),
+          spectra.svd(np.sum(stack, axis=0), tolerance=tolerance),
           num_common,
       )
   ]
@@ -128,14 +124,13 @@ def iso_cts_matrix(
         outside,
         tolerance=tolerance,
         scale=spectra.norm(matrix),
-        overwrite=True,
     )
     parts.append(spectra.truncated(own, num_own))
     del outside, own
   left, values, right = spectra.concatenated(parts)
   del parts, common
-  left = spectra.polar(left, tolerance=tolerance, overwrite=True)
-  right = spectra.polar(right, tolerance=tolerance, overwrite=True)
+  left = spectra.polar(left, tolerance=tolerance)
+  right = spectra.polar(right, tolerance=tolerance)
   merged = left @ right
   merged *= _mean(values)
   return merged

@@ -44,11 +44,7 @@ class Svd(NamedTuple):
 
 
 def svd(
-    matrix: np.ndarray,
-    *,
-    tolerance: float,
-    scale: float | None = None,
-    overwrite: bool = False,
+    matrix: np.ndarray, *, tolerance: float, scale: float | None = None
 ) -> Svd:
   """Returns the triples with `s_i > tolerance scale`.
 
@@ -56,19 +52,18 @@ def svd(
     matrix: `[n_in, n_out]`.
     tolerance: relative to `scale`.
     scale: None for `s_1`, the matrix's own norm.
-    overwrite: whether `matrix` may be destroyed, which saves a copy.
   """
-  # LAPACK stores by columns: what it takes as it is, is the transpose.
-  options = {'full_matrices': False, 'check_finite': False}
   try:
-    right, values, left = linalg.svd(matrix.T, **options)
+    left, values, right = linalg.svd(
+        matrix, full_matrices=False, check_finite=False
+    )
   except linalg.LinAlgError:
     # Divide and conquer can fail in float32; the older iteration is slower.
-    right, values, left = linalg.svd(
-        matrix.T, lapack_driver='gesvd', overwrite_a=overwrite, **options
+    left, values, right = linalg.svd(
+        matrix, full_matrices=False, check_finite=False, lapack_driver='gesvd'
     )
   rank = _rank(values, tolerance, float(values[0]) if scale is None else scale)
-  return Svd(left.T[:, :rank], values[:rank], right.T[:rank])
+  return Svd(left[:, :rank], values[:rank], right[:rank])
 
 
 def truncated(parts: Svd, rank: int) -> Svd:
@@ -90,19 +85,16 @@ def concatenated(parts: list[Svd]) -> Svd:
   )
 
 
-def polar(
-    matrix: np.ndarray, *, tolerance: float, overwrite: bool = False
-) -> np.ndarray:
+def polar(matrix: np.ndarray, *, tolerance: float) -> np.ndarray:
   """Returns `P Q'` of `matrix = P diag(d) Q'`, cut at its numerical rank.
 
   The nearest matrix with orthonormal columns (or rows, if it is wide) at full
   rank; below it the nearest partial isometry on the same space, which unlike
   the former is unique. A matrix without entries is returned as it is.
-  `overwrite` as in `svd`.
   """
   if not matrix.size:
     return matrix
-  parts = svd(matrix, tolerance=tolerance, overwrite=overwrite)
+  parts = svd(matrix, tolerance=tolerance)
   return parts.left @ parts.right
 
 

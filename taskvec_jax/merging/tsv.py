@@ -66,7 +66,7 @@ def tsv_m_matrix(stack: np.ndarray, tolerance: float) -> np.ndarray:
           for matrix in stack
       ]
   )
-  left = spectra.polar(left, tolerance=tolerance, overwrite=True)
-  right = spectra.polar(right, tolerance=tolerance, overwrite=True)
+  left = spectra.polar(left, tolerance=tolerance)
+  right = spectra.polar(right, tolerance=tolerance)
   left *= values
   return left @ right

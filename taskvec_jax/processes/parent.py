@@ -60,18 +60,19 @@ def supervise(
   listener = notices.listen()
   children = []
   try:
-    for part in parts:
-      children.append(_start(part, command, listener, environ))
-    failed, told = _first_death(children, listener.heard)
+    try:
+      for part in parts:
+        children.append(_start(part, command, listener, environ))
+      failed, told = _first_death(children, listener.heard)
+    finally:
+      # No child may be left: it would wait for the others on its own.
+      for child in children:
+        _end(child)
+      notices.close(listener)
   except (KeyboardInterrupt, SystemExit):
-    _end(children)
     if children:
       _tell_others(children[0], -signal.SIGTERM, asked)
     raise
-  finally:
-    # No child may be left: it would wait for the others on its own.
-    _end(children)
-    notices.close(listener)
   if failed is None and told is None:
     return 0
   which = failed or 0
@@ -172,16 +173,13 @@ def _may_be_of_a_peer(status: int | None) -> bool:
   return status == -signal.SIGABRT
 
 
-def _end(children: Sequence[_Child]) -> None:
-  """Ends children that still run, and reads what all have said; idempotent."""
-  for child in children:
-    if child.process.poll() is None:
-      child.process.kill()
-  for child in children:
-    child.process.wait()
-    if any(reader.is_alive() for reader in child.readers):
-      for reader in child.readers:
-        reader.join()
+def _end(child: _Child) -> None:
+  """Ends a child, and reads what it has said."""
+  child.process.kill()
+  child.process.wait()
+  os.close(child.alive)
+  for reader in child.readers:
+    reader.join()
 
 
 def _verdict(

@@ -25,6 +25,16 @@ from taskvec_jax.tasks import image_folder
 from taskvec_jax.tasks import packaged
 from taskvec_jax.tasks import task as task_lib
 
+_PREFIXES = ('idx', 'folder', 'tfds')
+_NAMES = (*packaged.PACKAGED, 'fashion_mnist', *benchmarks.NAMES)
+KNOWN = f'{", ".join(_NAMES)}, idx:PATH, folder:PATH and tfds:NAME'
+
+
+def is_known(spec: str) -> bool:
+  """Returns whether a name or PREFIX:PATH can be a task; opens no file."""
+  prefix, _, rest = spec.partition(':')
+  return spec in _NAMES or (prefix in _PREFIXES and bool(rest))
+
 
 def load_task(
     spec: str,
@@ -49,7 +59,9 @@ def load_task(
   """
   if image_size < 1:
     raise ValueError(f'image_size is {image_size}, but must be at least 1.')
-  prefix, colon, rest = spec.partition(':')
+  if not is_known(spec):
+    raise ValueError(f'unknown task {spec!r}: known are {KNOWN}.')
+  prefix, _, rest = spec.partition(':')
   if spec in packaged.PACKAGED:
     task = packaged.PACKAGED[spec]()
   elif spec == 'fashion_mnist':
@@ -57,12 +69,6 @@ def load_task(
   elif spec in benchmarks.NAMES:
     task = benchmarks.load_benchmark(
         spec, data_dir=data_dir, image_size=image_size, share=share
-    )
-  elif not colon or prefix not in ('idx', 'folder', 'tfds') or not rest:
-    known = ', '.join([*packaged.PACKAGED, 'fashion_mnist', *benchmarks.NAMES])
-    raise ValueError(
-        f'unknown task {spec!r}: known are {known}, idx:PATH, folder:PATH and'
-        ' tfds:NAME.'
     )
   elif prefix == 'idx':
     task = idx.load_idx(rest)

@@ -19,7 +19,7 @@ from taskvec_jax.experiments import config as config_lib
 from taskvec_jax.experiments import regimes
 from taskvec_jax.experiments import task_arithmetic
 from taskvec_jax.report import results as results_lib
-from tests import problems
+from tests.experiments import agreement
 from tests.experiments import tiny
 
 _HERE = pathlib.Path(__file__).parent
@@ -342,24 +342,8 @@ def test_all_devices_of_this_process_find_what_one_finds(
       np.testing.assert_allclose(
           getattr(a, field), getattr(b, field), rtol=1e-5
       )
-  num_compared = 0
-  for a, b in zip(ours.accuracies, theirs.accuracies, strict=True):
-    if a.alpha_rule == 'validation' and a.alpha != b.alpha:
-      continue  # two coefficients within an image of each other
-    for task, share in a.accuracy.items():
-      assert abs(share - b.accuracy[task]) * 50 <= 2 + 1e-6
-    num_compared += 1
-  assert num_compared > 0.8 * len(ours.accuracies)
-  for regime in ('exact', 'empirical'):
-    for task in ('digits', 'faces', regimes.MULTITASK):
-      a, b = (
-          checkpoints.restore_latest(
-              folder / 'checkpoints' / 'seed0' / regime / task
-          ).tree
-          for folder in folders
-      )
-      difference = jax.tree.map(lambda x, y: x - y, a, b)
-      assert problems.norm(difference) < 1e-5 * problems.norm(b)
+  agreement.assert_accuracies_agree(ours.accuracies, theirs.accuracies)
+  agreement.assert_parameters_agree(*folders)
   (a,), (b,) = ours.ladders, theirs.ladders
   assert a.rungs[-1].value == pytest.approx(b.rungs[-1].value, rel=1e-5)
 

@@ -3,6 +3,7 @@
 import ml_dtypes
 import numpy as np
 import pytest
+from scipy import linalg
 
 from taskvec_jax.merging import iso
 from taskvec_jax.merging import spectra
@@ -195,3 +196,21 @@ def test_a_tolerance_or_fraction_out_of_range_is_refused(method):
       method(tasks, rank_tolerance=tolerance)
   with pytest.raises(ValueError, match='common_fraction must lie between'):
     iso.iso_cts(tasks, common_fraction=1.2)
+
+
+def test_a_decomposition_that_does_not_converge_is_done_the_older_way(
+    monkeypatch,
+):
+  plain, asked = linalg.svd, []
+
+  def stubborn(matrix, **options):
+    asked.append(options.get('lapack_driver', 'gesdd'))
+    if asked[-1] == 'gesdd':
+      raise linalg.LinAlgError('SVD did not converge')
+    return plain(matrix, **options)
+
+  matrix = np.random.default_rng(0).normal(size=(5, 9))
+  expected = spectra.polar(matrix, tolerance=1e-8)
+  monkeypatch.setattr(linalg, 'svd', stubborn)
+  assert_close(spectra.polar(matrix, tolerance=1e-8), expected, 1e-12)
+  assert asked == ['gesdd', 'gesvd']

@@ -43,7 +43,7 @@ def _inputs():
 
 
 def test_a_merged_model_opens_in_open_clip_and_predicts_the_same(tmp_path):
-  open_clip = pytest.importorskip('open_clip')
+  open_clip = pytest.importorskip('open_clip', reason='no open_clip here')
   base, merged = _merge(clips.write_open_clip, tmp_path)
   model = open_clip.create_model(f'local-dir:{tmp_path / "merged"}').eval()
   images, tokens = _inputs()

@@ -8,13 +8,6 @@ import pytest
 from taskvec_jax.processes import notices
 
 
-@pytest.fixture
-def listener():
-  listener = notices.listen()
-  yield listener
-  notices.close(listener)
-
-
 def parent_of(listener):
   return notices.Parent('ant', '127.0.0.1', listener.port, listener.key)
 

@@ -106,39 +106,35 @@ def test_a_run_that_not_all_join_says_where_they_were_awaited(capfd):
   ) in lines[-1]
 
 
-@pytest.fixture
-def other():
-  """The listener of the other process's parent."""
-  listener = notices.listen()
-  yield listener
-  notices.close(listener)
+def joined_with(listener):
+  return f'joined({listener.port}, {listener.key!r})\n'
 
 
-def joined_with(other):
-  return f'joined({other.port}, {other.key!r})\n'
-
-
-def test_others_are_told_of_a_death(capfd, other):
-  program = joined_with(other) + 'os.kill(os.getpid(), 9)'
+def test_others_are_told_of_a_death(capfd, listener):
+  program = joined_with(listener) + 'os.kill(os.getpid(), 9)'
   status, _ = supervised(cluster.Cluster('ant:1', 2, 1), program, capfd)
   assert status == 1
-  assert other.heard.get(timeout=10) == notices.Death(1, -signal.SIGKILL)
+  assert listener.heard.get(timeout=10) == notices.Death(1, -signal.SIGKILL)
 
 
-def test_others_are_told_of_an_error_that_one_process_alone_has(capfd, other):
+def test_others_are_told_of_an_error_that_one_process_alone_has(
+    capfd, listener
+):
   program = "sys.exit(sys.stderr.write('taskvec_jax: disk full\\n') and 2)"
   status, lines = supervised(
-      cluster.Cluster('ant:1', 2, 1), joined_with(other) + program, capfd
+      cluster.Cluster('ant:1', 2, 1), joined_with(listener) + program, capfd
   )
   assert (status, lines) == (2, ['taskvec_jax: disk full'])
-  assert other.heard.get(timeout=10) == notices.Death(1, 2)
+  assert listener.heard.get(timeout=10) == notices.Death(1, 2)
 
 
-def test_others_are_told_when_a_parent_is_asked_to_end(capfd, other):
-  program = joined_with(other) + f'os.kill({os.getpid()}, 15)\ntime.sleep(50)'
+def test_others_are_told_when_a_parent_is_asked_to_end(capfd, listener):
+  program = (
+      joined_with(listener) + f'os.kill({os.getpid()}, 15)\ntime.sleep(50)'
+  )
   with pytest.raises(SystemExit, match='143'):
     supervised(cluster.Cluster('ant:1', 2, 0), program, capfd)
-  assert other.heard.get(timeout=10) == notices.Death(0, -signal.SIGTERM)
+  assert listener.heard.get(timeout=10) == notices.Death(0, -signal.SIGTERM)
 
 
 _SENDER = """
@@ -194,26 +190,28 @@ def test_a_notice_without_the_key_is_not_believed(capfd):
 
 
 def test_an_abort_by_a_failed_exchange_is_not_called_a_death_of_its_own(
-    capfd, other
+    capfd, listener
 ):
   status, lines = supervised(
-      cluster.Cluster('ant:1', 2, 0), joined_with(other) + _GLOO, capfd
+      cluster.Cluster('ant:1', 2, 0), joined_with(listener) + _GLOO, capfd
   )
   assert status == 1
   assert lines[-1].startswith(
       'taskvec_jax: process 0 of 2 (host ant) was ended by a failed exchange'
       ' with another process, which must have died without a notice; start'
   )
-  assert other.heard.empty()
+  assert listener.heard.empty()
 
 
-def test_an_abort_of_its_own_is_told(capfd, other):
+def test_an_abort_of_its_own_is_told(capfd, listener):
   status, lines = supervised(
-      cluster.Cluster('ant:1', 2, 0), joined_with(other) + 'os.abort()', capfd
+      cluster.Cluster('ant:1', 2, 0),
+      joined_with(listener) + 'os.abort()',
+      capfd,
   )
   assert status == 1
   assert 'process 0 of 2 (host ant) was killed by signal 6' in lines[-1]
-  assert other.heard.get(timeout=10) == notices.Death(0, -signal.SIGABRT)
+  assert listener.heard.get(timeout=10) == notices.Death(0, -signal.SIGABRT)
 
 
 def test_of_two_that_died_together_the_aborted_one_is_not_blamed(capfd):

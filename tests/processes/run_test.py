@@ -9,14 +9,11 @@ import subprocess
 import sys
 import time
 
-import jax
 import numpy as np
 import pytest
 
-from taskvec_jax import checkpoints
-from taskvec_jax.experiments import regimes
 from taskvec_jax.report import results as results_lib
-from tests import problems
+from tests.experiments import agreement
 
 _ROOT = pathlib.Path(__file__).parents[2]
 _CONFIG = _ROOT / 'tests' / 'experiments' / 'tiny.py'
@@ -199,22 +196,5 @@ def assert_the_same(folder, other):
       np.testing.assert_allclose(
           getattr(a, field), getattr(b, field), rtol=1e-5
       )
-  num_compared = 0
-  for a, b in zip(ours.accuracies, theirs.accuracies, strict=True):
-    assert (a.model, a.epochs) == (b.model, b.epochs)
-    if a.alpha_rule == 'validation' and a.alpha != b.alpha:
-      continue  # two coefficients within an image of each other
-    for task, share in a.accuracy.items():
-      assert abs(share - b.accuracy[task]) * 50 <= 2 + 1e-6
-    num_compared += 1
-  assert num_compared > 0.8 * len(ours.accuracies)
-  for regime in ('exact', 'empirical'):
-    for task in ('digits', 'faces', regimes.MULTITASK):
-      a, b = (
-          checkpoints.restore_latest(
-              run / 'checkpoints' / 'seed0' / regime / task
-          ).tree
-          for run in (folder, other)
-      )
-      difference = jax.tree.map(lambda x, y: x - y, a, b)
-      assert problems.norm(difference) < 1e-5 * problems.norm(b)
+  agreement.assert_accuracies_agree(ours.accuracies, theirs.accuracies)
+  agreement.assert_parameters_agree(folder, other)
