@@ -1,7 +1,9 @@
 """The parent of a process: starts it, waits for it, says which one died."""
 
+from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
+import contextlib
 import json
 import os
 import queue
@@ -14,7 +16,6 @@ import threading
 import time
 from typing import Any
 from typing import NamedTuple
-from typing import NoReturn
 
 from taskvec_jax.processes import child as child_lib
 from taskvec_jax.processes import cluster
@@ -56,14 +57,14 @@ def supervise(
         asked._replace(coordinator=coordinator, process_id=i)
         for i in range(asked.num_processes or 0)
     ]
-  signal.signal(signal.SIGTERM, _raise_exit)
   listener = notices.listen()
   children = []
   try:
     try:
-      for part in parts:
-        children.append(_start(part, command, listener, environ))
-      failed, told = _first_death(children, listener.heard)
+      with _signals() as signals:
+        for part in parts:
+          children.append(_start(part, command, listener, environ))
+        failed, told = _first_death(children, listener.heard, signals)
     finally:
       # No child may be left: it would wait for the others on its own.
       for child in children:
@@ -137,17 +138,45 @@ def _gather(pipe: int, facts: dict[str, Any]) -> None:
       facts.update(json.loads(line))
 
 
+@contextlib.contextmanager
+def _signals() -> Iterator[queue.SimpleQueue]:
+  """Gathers SIGTERM and Ctrl-C, which else might strike between two lines.
+
+  A child that was started but not yet noted would be left behind.
+  """
+  received = queue.SimpleQueue()
+  before = {
+      number: signal.signal(number, lambda number, _: received.put(number))
+      for number in (signal.SIGTERM, signal.SIGINT)
+  }
+  try:
+    yield received
+  finally:
+    for number, handler in before.items():
+      signal.signal(number, handler)
+
+
 def _first_death(
-    children: Sequence[_Child], heard: queue.SimpleQueue
+    children: Sequence[_Child],
+    heard: queue.SimpleQueue,
+    signals: queue.SimpleQueue,
 ) -> tuple[int | None, notices.Death | None]:
   """Waits for the end of the run.
 
   Returns:
     Which child failed first, None if none; and the death elsewhere that was
     told of, if one was. Neither: all ended well.
+
+  Raises:
+    KeyboardInterrupt, SystemExit: a signal asks this process to end.
   """
   failed, told, until = None, None, float('inf')
   while time.monotonic() < until:
+    if not signals.empty():
+      number = signals.get()
+      if number == signal.SIGINT:
+        raise KeyboardInterrupt
+      raise SystemExit(128 + number)
     statuses = [child.process.poll() for child in children]
     if not any(status is None or status for status in statuses):
       return None, None
@@ -268,11 +297,6 @@ def _how(status: int) -> str:
   if status < 0:
     return f'was killed by signal {-status}'
   return f'ended with status {status}'
-
-
-def _raise_exit(signum, frame) -> NoReturn:
-  del frame
-  raise SystemExit(128 + signum)
 
 
 def _free_port() -> int:

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import sys
 import time
 
@@ -33,12 +34,14 @@ os.abort()
 def supervised(asked, program, capfd):
   """Returns the status and the last words of a parent of such children."""
   command = [sys.executable, '-c', _BEFORE + program]
-  previous = signal.getsignal(signal.SIGTERM)
-  try:
-    status = parent.supervise(asked, command)
-  finally:
-    signal.signal(signal.SIGTERM, previous)
+  status = parent.supervise(asked, command)
   return status, capfd.readouterr().err.splitlines()
+
+
+@pytest.fixture
+def nothing_awaited(monkeypatch):
+  """For deaths after which no clearer sign of one will come."""
+  monkeypatch.setattr(parent, '_SETTLE_SECONDS', 0.1)
 
 
 def test_a_killed_child_is_named_and_the_others_are_ended(capfd):
@@ -56,6 +59,7 @@ def test_a_killed_child_is_named_and_the_others_are_ended(capfd):
   assert time.monotonic() - start < 20
 
 
+@pytest.mark.usefixtures('nothing_awaited')
 @pytest.mark.parametrize(
     ('index', 'words', 'dead', 'ended'),
     [
@@ -95,6 +99,7 @@ def test_a_child_that_has_said_why_is_not_talked_over(capfd):
   assert supervised(asked, program, capfd) == (2, ['taskvec_jax: no'])
 
 
+@pytest.mark.usefixtures('nothing_awaited')
 def test_a_run_that_not_all_join_says_where_they_were_awaited(capfd):
   status, lines = supervised(
       cluster.Cluster('ant:1', 3, 0), 'os.abort()', capfd
@@ -128,13 +133,42 @@ def test_others_are_told_of_an_error_that_one_process_alone_has(
   assert listener.heard.get(timeout=10) == notices.Death(1, 2)
 
 
-def test_others_are_told_when_a_parent_is_asked_to_end(capfd, listener):
+@pytest.mark.parametrize(
+    ('number', 'error', 'said'),
+    [
+        (signal.SIGTERM, SystemExit, '143'),
+        (signal.SIGINT, KeyboardInterrupt, None),
+    ],
+)
+def test_others_are_told_when_a_parent_is_asked_to_end(
+    capfd, listener, number, error, said
+):
   program = (
-      joined_with(listener) + f'os.kill({os.getpid()}, 15)\ntime.sleep(50)'
+      joined_with(listener)
+      + f'os.kill({os.getpid()}, {int(number)})\ntime.sleep(50)'
   )
-  with pytest.raises(SystemExit, match='143'):
+  before = signal.getsignal(number)
+  with pytest.raises(error, match=said):
     supervised(cluster.Cluster('ant:1', 2, 0), program, capfd)
+  assert signal.getsignal(number) is before
   assert listener.heard.get(timeout=10) == notices.Death(0, -signal.SIGTERM)
+
+
+def test_no_child_is_left_if_a_signal_comes_while_they_are_started(
+    capfd, monkeypatch
+):
+  started = []
+
+  def start(*args, **kwargs):
+    os.kill(os.getpid(), signal.SIGTERM)
+    started.append(subprocess_popen(*args, **kwargs))
+    return started[-1]
+
+  subprocess_popen = subprocess.Popen
+  monkeypatch.setattr(subprocess, 'Popen', start)
+  with pytest.raises(SystemExit, match='143'):
+    supervised(cluster.Cluster(None, 2, None, True), 'time.sleep(50)', capfd)
+  assert [child.returncode for child in started] == [-signal.SIGKILL] * 2
 
 
 _SENDER = """
@@ -189,6 +223,7 @@ def test_a_notice_without_the_key_is_not_believed(capfd):
   assert supervised(asked, program, capfd) == (0, [])
 
 
+@pytest.mark.usefixtures('nothing_awaited')
 def test_an_abort_by_a_failed_exchange_is_not_called_a_death_of_its_own(
     capfd, listener
 ):
@@ -203,6 +238,7 @@ def test_an_abort_by_a_failed_exchange_is_not_called_a_death_of_its_own(
   assert listener.heard.empty()
 
 
+@pytest.mark.usefixtures('nothing_awaited')
 def test_an_abort_of_its_own_is_told(capfd, listener):
   status, lines = supervised(
       cluster.Cluster('ant:1', 2, 0),
