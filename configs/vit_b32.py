@@ -9,8 +9,9 @@ chosen on validation data.
   python -m taskvec_jax.main --config=configs/vit_b32.py --config.data_dir=DIR
   python -m taskvec_jax.main --config=configs/vit_b32.py:packaged
 
-The first needs the sets, 64 GB of memory for their images, about 60 GB of disk
-for checkpoints and one device of 16 GB. It was never run: by counting
+The first needs the sets, 64 GB of memory for their images and 16 GB for the
+models that are merged, about 60 GB of disk for checkpoints and one device of
+16 GB. It was never run: by counting
 operations, about 4e17, an H100 at the 40 TFLOP/s measured for this tower's
 exact gradient (1,632 images a second) needs 3 hours, a TPU v4-8 at 90 TFLOP/s
 1.5 hours. These are estimates. One seed, which changes nothing but the order of

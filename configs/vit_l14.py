@@ -5,8 +5,9 @@ Reproduces: what configs/vit_b32.py does, with the largest of the three towers.
   python -m taskvec_jax.main --config=configs/vit_l14.py --config.data_dir=DIR
   python -m taskvec_jax.main --config=configs/vit_l14.py:packaged
 
-The first needs the sets, 64 GB of memory for their images, about 220 GB of disk
-for checkpoints and one device of 80 GB. It was never run: by counting
+The first needs the sets, 64 GB of memory for their images and 55 GB for the
+models that are merged, about 220 GB of disk for checkpoints and one device of
+80 GB. It was never run: by counting
 operations, about 7e18, an H100 at the 40 TFLOP/s measured with ViT-B/32
 needs two days, a TPU v4-8 at 90 TFLOP/s one. These are estimates.
 The second was not run to its end: by the size of its

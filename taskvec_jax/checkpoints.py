@@ -105,7 +105,12 @@ def _checkpointer() -> ocp.Checkpointer:
   )
   return ocp.Checkpointer(
       ocp.CompositeCheckpointHandler(
-          composite_options=ocp.CompositeOptions(multiprocessing_options=alone)
+          composite_options=ocp.CompositeOptions(multiprocessing_options=alone),
+          # Weights hardly compress, and trying takes as much memory again.
+          tree=ocp.PyTreeCheckpointHandler(
+              use_compression=False, multiprocessing_options=alone
+          ),
+          record=ocp.JsonCheckpointHandler(multiprocessing_options=alone),
       ),
       multiprocessing_options=alone,
   )
@@ -127,5 +132,6 @@ def _digest(path: pathlib.Path) -> str:
   for file in sorted(path.rglob('*')):
     if file.is_file():
       digest.update(str(file.relative_to(path)).encode())
-      digest.update(hashlib.sha256(file.read_bytes()).digest())
+      with file.open('rb') as data:
+        digest.update(hashlib.file_digest(data, 'sha256').digest())
   return digest.hexdigest()

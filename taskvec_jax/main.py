@@ -176,7 +176,7 @@ def _return_freed_memory() -> None:
   of ViT-B/32 on a CPU then holds nearly twice the memory that it uses.
   """
   if sys.platform == 'linux' and hasattr(ctypes.CDLL(None), 'mallopt'):
-    ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, 2**22)
+    ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, 2**20)
 
 
 def _check_config_path(argv: Sequence[str]) -> None:

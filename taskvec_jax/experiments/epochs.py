@@ -37,8 +37,8 @@ class Run(NamedTuple):
   """A finished run."""
 
   finetuning: results_lib.Finetuning
-  snapshots: dict[int, Params]  # after the epochs that are merged
-  converged: Params
+  snapshots: dict[int, Params]  # after the epochs that are merged, on the host
+  converged: Params  # on the host, too
 
 
 class Plan(NamedTuple):
@@ -169,9 +169,10 @@ def _run_epochs(
     record['cos_update_first'].append(float(cosine))
     if record['best_loss'] is None or value < record['best_loss']:
       record['best_loss'], record['best_epoch'] = value, epoch
-      saved['best'] = params
+      saved['best'] = jax.device_get(params)
     if epoch in plan.merge_epochs:
-      saved['snapshots'][str(epoch)] = params
+      # Many models of many runs: a device need not hold them all.
+      saved['snapshots'][str(epoch)] = jax.device_get(params)
     converged = epoch - record['best_epoch'] >= plan.patience
     enough = epoch >= plan.merge_epochs[-1]
     record['hit_cap'] = not converged and epoch >= plan.max_epochs
@@ -204,8 +205,11 @@ def _finish(saved, record, base_params, base_gradient, plan: Plan) -> Run:
   snapshots = {int(e): params for e, params in saved['snapshots'].items()}
   path = {**snapshots, converged: saved['best']}
   epochs = [e for e in sorted(path) if e <= converged]
-  vectors = {e: tree.sub(path[e], base_params) for e in {1, *epochs}}
-  first, last = vectors[1], vectors[converged]
+
+  def vector(epoch: int) -> Params:
+    return tree.sub(path[epoch], base_params)
+
+  first, last = vector(1), vector(converged)
   updates = record['update_norms'][:converged]
   if not sum(updates):
     raise FloatingPointError(
@@ -224,9 +228,9 @@ def _finish(saved, record, base_params, base_gradient, plan: Plan) -> Run:
           cos_update_first=record['cos_update_first'],
           cos_gradient=-_cosine(first, base_gradient),
           snapshot_epochs=epochs,
-          cos_tau_first=[_cosine(vectors[e], first) for e in epochs],
-          cos_tau_last=[_cosine(vectors[e], last) for e in epochs],
-          tau_norms=[float(tree.norm(vectors[e])) for e in epochs],
+          cos_tau_first=[_cosine(vector(e), first) for e in epochs],
+          cos_tau_last=[_cosine(vector(e), last) for e in epochs],
+          tau_norms=[float(tree.norm(vector(e))) for e in epochs],
           converged_epoch=converged,
           hit_cap=record['hit_cap'],
       ),
