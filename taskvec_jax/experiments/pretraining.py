@@ -83,7 +83,7 @@ def pretrain(
     )
   if not num_epochs:
     inputs = jnp.zeros((1, image_size, image_size, num_channels))
-    return _initial(module, jax.random.key(seed), inputs)['encoder']
+    return _initial_encoder(module, jax.random.key(seed), inputs)
   numbers: dict[str, Any] = dict(
       seed=seed,
       num_images=num_images,
@@ -151,15 +151,20 @@ def _train(
 
 def _initial(module: nn.Module, key: Array, inputs: Array) -> Params:
   """Returns fresh parameters `{'encoder', 'head'}`."""
-  encoder_key, head_key = jax.random.split(key)
-  encoder = encoders.init(module, encoder_key, inputs)
+  encoder = _initial_encoder(module, key, inputs)
   features = jax.eval_shape(
       functools.partial(encoders.encode, module), encoder, inputs
   )
   num_features, num_classes = features.shape[-1], glyphs.num_classes()
-  kernel = jax.random.normal(head_key, (num_features, num_classes))
+  kernel = jax.random.normal(
+      jax.random.split(key)[1], (num_features, num_classes)
+  )
   head = heads.Head(kernel / num_features**0.5, jnp.zeros(num_classes))
   return {'encoder': encoder, 'head': head}
+
+
+def _initial_encoder(module: nn.Module, key: Array, inputs: Array) -> Params:
+  return encoders.init(module, jax.random.split(key)[0], inputs)
 
 
 def _epoch_fn(

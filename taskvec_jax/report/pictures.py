@@ -61,9 +61,10 @@ def write(
     if figure is not None:
       path = folder / f'{picture.name}.png'
       beside = path.with_name(path.name + '.tmp')
-      canvas = backend_agg.FigureCanvasAgg(figure)
+      figure.set_dpi(style.DPI)
       with beside.open('wb') as file:
-        canvas.print_figure(file, dpi=style.DPI, format='png')
+        # Where `print_figure` would lay out and draw everything twice.
+        backend_agg.FigureCanvasAgg(figure).print_png(file)
       os.replace(beside, path)
       paths.append(path)
   return paths
