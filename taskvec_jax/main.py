@@ -173,10 +173,11 @@ def _return_freed_memory() -> None:
   """Has glibc give the memory of a freed array back, where there is glibc.
 
   It keeps freed arrays of up to 32 MB for later ones, which rarely fit: a run
-  of ViT-B/32 on a CPU then holds nearly twice the memory that it uses.
+  of ViT-B/32, with kernels of 2.25 MB, then holds nearly twice the memory that
+  it uses. Giving back smaller ones too costs small models a fifth of the time.
   """
   if sys.platform == 'linux' and hasattr(ctypes.CDLL(None), 'mallopt'):
-    ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, 2**20)
+    ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, 2**21)
 
 
 def _check_config_path(argv: Sequence[str]) -> None:
