@@ -17,8 +17,8 @@ exact gradient (1,632 images a second) needs 3 hours, a TPU v4-8 at 90 TFLOP/s
 1.5 hours. These are estimates. One seed, which changes nothing but the order of
 mini-batches; three with --config.seeds="(0, 1, 2)". The step size of the exact
 regime is a guess: the run prints eta lambda_max, which must stay below 2.
-The second takes 8 to 13 minutes on 2 CPU cores, about 7.5 GiB of memory and
-3.7 GB of disk.
+The second takes 8 to 13 minutes on 2 CPU cores, less than 9 GiB of memory
+and 3.7 GB of disk.
 
 Published averages over these eight sets, per cent, of other checkpoints (two
 families, not comparable with one another): zero-shot 48.0 and 48.3, averaging

@@ -11,7 +11,7 @@ models that are merged, about 220 GB of disk for checkpoints and one device of
 operations, about 7e18, an H100 at the 40 TFLOP/s measured with ViT-B/32
 needs two days, a TPU v4-8 at 90 TFLOP/s one. These are estimates.
 The second was not run to its end: by the size of its parameters it needs about
-3.4 times the 7.5 GiB of ViT-B/32.
+3.4 times the memory of ViT-B/32.
 
 No published numbers for this tower are at hand to compare with.
 """

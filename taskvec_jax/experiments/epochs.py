@@ -210,6 +210,15 @@ def _finish(saved, record, base_params, base_gradient, plan: Plan) -> Run:
     return tree.sub(path[epoch], base_params)
 
   first, last = vector(1), vector(converged)
+  measured = []  # of one epoch's vector at a time: they are many
+  for epoch in epochs:
+    tau = vector(epoch)
+    measured.append(
+        (_cosine(tau, first), _cosine(tau, last), float(tree.norm(tau)))
+    )
+  cos_tau_first, cos_tau_last, tau_norms = map(
+      list, zip(*measured, strict=True)
+  )
   updates = record['update_norms'][:converged]
   if not sum(updates):
     raise FloatingPointError(
@@ -228,9 +237,9 @@ def _finish(saved, record, base_params, base_gradient, plan: Plan) -> Run:
           cos_update_first=record['cos_update_first'],
           cos_gradient=-_cosine(first, base_gradient),
           snapshot_epochs=epochs,
-          cos_tau_first=[_cosine(vector(e), first) for e in epochs],
-          cos_tau_last=[_cosine(vector(e), last) for e in epochs],
-          tau_norms=[float(tree.norm(vector(e))) for e in epochs],
+          cos_tau_first=cos_tau_first,
+          cos_tau_last=cos_tau_last,
+          tau_norms=tau_norms,
           converged_epoch=converged,
           hit_cap=record['hit_cap'],
       ),

@@ -60,16 +60,16 @@ def supervise(
   listener = notices.listen()
   children = []
   try:
-    try:
-      with _signals() as signals:
+    with _signals() as signals:
+      try:
         for part in parts:
           children.append(_start(part, command, listener, environ))
         failed, told = _first_death(children, listener.heard, signals)
-    finally:
-      # No child may be left: it would wait for the others on its own.
-      for child in children:
-        _end(child)
-      notices.close(listener)
+      finally:
+        # No child may be left: it would wait for the others on its own.
+        for child in children:
+          _end(child)
+        notices.close(listener)
   except (KeyboardInterrupt, SystemExit):
     if children:
       _tell_others(children[0], -signal.SIGTERM, asked)
