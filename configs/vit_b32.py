@@ -11,14 +11,18 @@ chosen on validation data.
 
 The first needs the sets, 64 GB of memory for their images and 16 GB for the
 models that are merged, about 60 GB of disk for checkpoints and one device of
-16 GB. It was never run: by counting
-operations, about 4e17, an H100 at the 40 TFLOP/s measured for this tower's
-exact gradient (1,632 images a second) needs 3 hours, a TPU v4-8 at 90 TFLOP/s
-1.5 hours. These are estimates. One seed, which changes nothing but the order of
-mini-batches; three with --config.seeds="(0, 1, 2)". The step size of the exact
-regime is a guess: the run prints eta lambda_max, which must stay below 2.
-The second takes 8 to 13 minutes on 2 CPU cores, less than 9 GiB of memory
-and 3.7 GB of disk.
+16 GB. It was never run. By counting operations, about 4e17, half of them of
+mini-batches, an H100 at the 40 TFLOP/s measured for this tower's exact gradient
+(1,632 images a second) needs 3 hours. A TPU v4-8 needs as long if a chip does
+23 TFLOP/s in float32: mini-batches run on one of its four. These are estimates.
+One seed, which changes nothing but the order of mini-batches; three with
+--config.seeds="(0, 1, 2)". The step size of the exact regime is a guess: the
+run prints eta lambda_max, which must stay below 2.
+The hub's main branch has these weights as Flax's msgpack, not as safetensors,
+and that is read; --config.published.weights with
+openai/clip-vit-base-patch32@refs/pr/66 names a revision that has safetensors.
+The second takes 7 to 13 minutes on 2 CPU cores, 7.3 GiB of memory and 3.7 GB of
+disk.
 
 Published averages over these eight sets, per cent, of other checkpoints (two
 families, not comparable with one another): zero-shot 48.0 and 48.3, averaging

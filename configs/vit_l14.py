@@ -7,9 +7,10 @@ Reproduces: what configs/vit_b32.py does, with the largest of the three towers.
 
 The first needs the sets, 64 GB of memory for their images and 55 GB for the
 models that are merged, about 220 GB of disk for checkpoints and one device of
-80 GB. It was never run: by counting
-operations, about 7e18, an H100 at the 40 TFLOP/s measured with ViT-B/32
-needs two days, a TPU v4-8 at 90 TFLOP/s one. These are estimates.
+80 GB. It was never run. By counting operations, about 7e18, an H100 at the
+40 TFLOP/s measured with ViT-B/32 needs two days, and so does a TPU v4-8 at
+23 TFLOP/s a chip, with mini-batches on one chip, if the model fits its 32 GB:
+these are estimates.
 The second was not run to its end: by the size of its parameters it needs about
 3.4 times the memory of ViT-B/32.
 

@@ -6,7 +6,7 @@ left out.
 
   python -m taskvec_jax.main --config=configs/vit_tiny.py
 
-Hardware and time: 2 CPU cores, 18 min 34 s with empty caches.
+Hardware and time: 2 CPU cores, 9 to 19 minutes with empty caches.
 Expect, over seeds 0 to 2 (mean and standard deviation, per cent): base 39.8
 (3.0); finetuned, best 51.6 (2.7) exact and 82.7 (0.3) by Adam; merged at 1/T
 after one epoch 39.9 (3.1) and 40.2 (2.2), converged 39.8 (4.0) and 42.3 (3.1).

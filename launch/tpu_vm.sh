@@ -89,16 +89,29 @@ on_workers() {
   tpu_vm ssh "$name" "--worker=$1" "--command=$2"
 }
 
+# Prints nothing where there is no VM of that name. Whatever else gcloud fails
+# with, such as a login that has expired, says nothing of the VM.
 vm_state() {
-  tpu_vm describe "$name" '--format=value(state)'
+  local said code=0
+  {
+    said=$(tpu_vm describe "$name" '--format=value(state)' 2>&1 >&3) || code=$?
+  } 3>&1
+  if ((code)) && [[ $said == *NOT_FOUND* ]]; then
+    return 0
+  fi
+  [[ -z $said ]] || echo "$said" >&2
+  return "$code"
 }
 
 # --- commands -----------------------------------------------------------------
 
 create() {
+  local state
+  # An assignment of its own: within a condition a failure would go unseen.
+  state=$(vm_state)
   if [[ -n $dry_run ]]; then
-    vm_state
-  elif vm_state >/dev/null 2>&1; then
+    echo "$state"
+  elif [[ -n $state ]]; then
     fail 1 "$name exists in $zone already; use it with run, or delete it first"
   fi
   tpu_vm create "$name" "--accelerator-type=$type" "--version=$version" \
@@ -209,7 +222,8 @@ delete() {
     vm_state
     [[ -n $force ]] || refuse_while_running
   else
-    state=$(vm_state 2>/dev/null) || fail 1 "there is no $name in $zone"
+    state=$(vm_state)
+    [[ -n $state ]] || fail 1 "there is no $name in $zone"
     # A VM that is not ready cannot be asked, and runs nothing.
     [[ -n $force || $state != READY ]] || refuse_while_running
   fi

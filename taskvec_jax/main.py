@@ -31,6 +31,7 @@ from absl import logging
 import jax
 from ml_collections import config_flags
 
+from taskvec_jax.experiments import cache
 from taskvec_jax.experiments import config_values
 from taskvec_jax.gradients import full_batch
 from taskvec_jax.processes import child
@@ -162,10 +163,8 @@ def _new_workdir(name: str) -> str:
 
 def _use_compilation_cache() -> None:
   """Keeps compiled programs, so that a second run starts at once."""
-  cache = os.environ.get('TASKVEC_JAX_CACHE') or os.path.expanduser(
-      '~/.cache/taskvec_jax'
-  )
-  jax.config.update('jax_compilation_cache_dir', os.path.join(cache, 'xla'))
+  folder = cache.cache_folder() / 'xla'
+  jax.config.update('jax_compilation_cache_dir', str(folder))
   jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)
 
 

@@ -11,6 +11,7 @@ adds the traceback.
 """
 
 from collections.abc import Sequence
+import errno
 import pathlib
 import re
 import sys
@@ -65,8 +66,13 @@ def parse(argv: Sequence[str]) -> Sequence[str]:
             f'--{name} is missing; a merge needs --base, --finetuned,'
             ' --method and --output, and --verify needs nothing else'
         )
+    more = {'finetuned': _FINETUNED, 'set': _SET, 'dry_run': _DRY_RUN}
+    for name, flag in (needed | more).items():
       if _VERIFY.value is not None and flag.value:
-        raise ValueError(f'--verify goes without --{name}')
+        raise ValueError(
+            f'--verify goes without --{name}, since the recipe says what was'
+            ' merged; leave one of them out'
+        )
     return rest
   except (ValueError, flags.Error) as error:
     return _fail(2, str(error), error)
@@ -82,7 +88,15 @@ def main(argv: Sequence[str]) -> None:
       _merge()
   except ValueError as error:
     _fail(2, str(error), error)
-  except (ArithmeticError, OSError) as error:
+  except OSError as error:
+    sentence = str(error)
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+      sentence = (
+          f'{_OUTPUT.value} cannot be written ({error.strerror}); make room or'
+          ' name another --output; nothing was written'
+      )
+    _fail(1, sentence, error)
+  except ArithmeticError as error:
     _fail(1, str(error), error)
   except KeyboardInterrupt as error:
     _fail(130, 'stopped; nothing was written', error)
@@ -119,10 +133,18 @@ def _verify(folder: pathlib.Path) -> None:
     again = file_merge.repeat(job, told, progress=bar.update)
   if wrong := [f'{file} {problem}' for file, problem in again if problem]:
     other = recipe.other_versions(told) or ['none']
-    raise OSError(
+    sentence = (
         f'merged again as {path} says, {"; ".join(wrong)}, other than what lies'
         f' there; other versions here: {", ".join(other)}'
     )
+    if job.method in slice_methods.BY_PROCESSOR and recipe.other_processor(
+        told
+    ):
+      sentence += (
+          f'; {job.method} gives the same bytes on one type of processor only,'
+          ' so verify on the one it was merged on'
+      )
+    raise OSError(sentence)
   print(f'All {len(checked)} files are as {path} says; merged again, the same')
 
 

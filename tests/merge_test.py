@@ -1,17 +1,23 @@
 """The command line, and what holds of its process: memory, and being killed."""
 
+import hashlib
 import json
 import math
 import os
 import pathlib
+import platform
+import resource
 import subprocess
 import sys
 
 from absl import flags
+import ml_dtypes
 import numpy as np
 import pytest
+import scipy
 
 from taskvec_jax import merge
+from taskvec_jax.merging import file_job
 from taskvec_jax.merging import file_merge
 from taskvec_jax.merging import recipe
 from taskvec_jax.task_vectors import file_writing
@@ -167,6 +173,7 @@ def test_a_dry_run_says_what_it_would_do_and_writes_nothing(
         (['--method=ties', '--output=out', 'stray'], "'stray' is no flag"),
         (['--method=ties', '--outputs=out'], "flag 'outputs'"),
         (['--verify=out'], '--verify goes without --base'),
+        (['--base=', '--verify=out'], '--verify goes without --finetuned'),
     ],
 )
 def test_a_wrong_call_gets_one_sentence(
@@ -219,6 +226,20 @@ def test_a_merge_that_fails_in_the_middle_has_status_1(tmp_path, models, call):
   assert not (tmp_path / 'out').exists()
 
 
+def test_an_output_without_room_is_named(tmp_path, models, call):
+  limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+  resource.setrlimit(resource.RLIMIT_FSIZE, (100, limits[1]))
+  try:
+    status, out, err = call(
+        *models, '--method=average', f'--output={tmp_path}/out'
+    )
+  finally:
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+  assert (status, out) == (1, '')
+  assert f'{tmp_path}/out cannot be written (File too large); make room' in err
+  assert not list(tmp_path.glob('*out*'))
+
+
 @pytest.mark.parametrize(
     ('file', 'change', 'said'),
     [
@@ -243,6 +264,58 @@ def test_verifying_names_the_file_that_differs(
   assert status == 1
   assert '1 of 5 files differ' in err
   assert f'{path} {said}' in err
+
+
+@pytest.mark.parametrize(
+    'flag', ['--finetuned=B', '--set=scaling=9', '--dry-run', '--output=x']
+)
+def test_verifying_takes_no_other_flag(tmp_path, models, call, flag):
+  folder = tmp_path / 'out'
+  call(*models, '--method=average', f'--output={folder}')
+  status, out, err = call(f'--verify={folder}', flag)
+  assert (status, out) == (2, '')
+  name = flag.split('=')[0].replace('dry-', 'dry_')
+  assert f'--verify goes without {name}, since the recipe says' in err
+
+
+def test_verifying_names_a_file_that_the_merge_did_not_write(
+    tmp_path, models, call
+):
+  folder = tmp_path / 'out'
+  call(*models, '--method=average', f'--output={folder}')
+  zeros = {'w': np.zeros((6, 5), np.float32), 'b': np.zeros(7, np.float32)}
+  file_writing.save(folder / 'model.safetensors', zeros)
+  status, _, err = call(f'--verify={folder}')
+  assert status == 1
+  assert '1 of 6 files differ' in err
+  assert f'{folder}/model.safetensors is no output of the merge' in err
+
+
+@pytest.mark.parametrize('change', ['struck', 'hashed', 'removed'])
+def test_verifying_knows_the_index_of_shards_whatever_the_recipe_says(
+    tmp_path, models, call, change
+):
+  name = 'model.safetensors.index.json'
+  weight_map = dict.fromkeys('bw', 'A.safetensors')
+  (tmp_path / name).write_text(json.dumps({'weight_map': weight_map}))
+  folder = tmp_path / 'out'
+  base = f'--base={tmp_path}/{name}'
+  call(base, *models[1:], '--method=average', f'--output={folder}')
+  assert call(f'--verify={folder}')[0] == 0
+  path = folder / 'recipe.json'
+  told = json.loads(path.read_text())
+  told['outputs'] = [one for one in told['outputs'] if one['file'] != name]
+  if change == 'removed':
+    (folder / name).unlink()
+  else:
+    (folder / name).write_text('{}')
+  if change == 'hashed':
+    digest = hashlib.sha256(b'{}').hexdigest()
+    told['outputs'].append({'file': name, 'num_bytes': 2, 'sha256': digest})
+  path.write_text(json.dumps(told))
+  status, out, err = call(f'--verify={folder}')
+  assert (status, out) == (1, '')
+  assert f'{folder}/{name} ' in err
 
 
 @pytest.mark.parametrize('method', ['ties', 'dare', 'tsv_m', 'average'])
@@ -272,6 +345,46 @@ def test_a_recipe_that_does_not_make_its_files_is_caught(
   assert (status, out) == (1, '')
   assert f'merged again as {path} says, {folder}/A.safetensors comes out' in err
   assert f'numpy {np.__version__}, then 0.1' in err
+
+
+@pytest.mark.parametrize(
+    ('method', 'processor', 'told_so'),
+    [
+        ('iso_c', 'other', True),
+        ('iso_c', None, True),  # as recipes were before they said
+        ('iso_c', 'this', False),
+        ('average', 'other', False),
+    ],
+)
+def test_bytes_of_another_processor_are_said_to_be_that(
+    tmp_path, models, call, method, processor, told_so
+):
+  folder = tmp_path / 'out'
+  call(*models, f'--method={method}', f'--output={folder}')
+  path = folder / 'recipe.json'
+  told = json.loads(path.read_text())
+  assert told['versions']['scipy'] == scipy.__version__
+  assert told['versions']['processor'].startswith(platform.machine())
+  if processor == 'other':
+    told['versions']['processor'] = 'abacus'
+  elif processor is None:
+    del told['versions']['processor'], told['versions']['blas']
+  path.write_text(json.dumps(told))
+  assert call(f'--verify={folder}')[0] == 0
+  # Another last bit, as the code for another processor gives it.
+  file = folder / 'A.safetensors'
+  data = bytearray(file.read_bytes())
+  data[-4] ^= 1
+  file.write_bytes(data)
+  for entry in told['outputs']:
+    if entry['file'] == file.name:
+      entry['sha256'] = hashlib.sha256(data).hexdigest()
+  path.write_text(json.dumps(told))
+  status, _, err = call(f'--verify={folder}')
+  assert status == 1
+  assert 'comes out with SHA-256' in err
+  assert ('on one type of processor only' in err) == told_so
+  assert ('then abacus' in err) == (processor == 'other')
 
 
 def test_a_folder_without_a_whole_recipe_cannot_be_verified(tmp_path, call):
@@ -371,6 +484,27 @@ print(memory('VmHWM') - before)
 """
 
 
+def peak_memory(folder, num_tasks, method, *numbers):
+  """Returns the bytes a merge needs, and those that a dry run announces."""
+  models = [f'{folder}/{index}.safetensors' for index in range(num_tasks + 1)]
+  line = run_python(
+      _PEAK,
+      f'--base={models[0]}',
+      *(f'--finetuned={file}' for file in models[1:]),
+      f'--method={method}',
+      *(f'--set={number}' for number in numbers),
+      f'--output={folder}/{method}',
+  ).splitlines()[-1]
+  job = file_job.prepare(
+      base=models[0],
+      finetuned=tuple(models[1:]),
+      method=method,
+      numbers=dict(number.split('=') for number in numbers),
+      output=f'{folder}/again',
+  )
+  return int(line), file_job.memory(job)
+
+
 @pytest.mark.parametrize(
     ('method', 'num_tasks', 'num_tensors', 'shape'),
     [
@@ -390,17 +524,23 @@ def test_memory_does_not_grow_with_the_number_of_tensors(
         for i in range(num_tensors)
     }
     file_writing.save(tmp_path / f'{index}.safetensors', tensors)
-  line = run_python(
-      _PEAK,
-      f'--base={tmp_path}/0.safetensors',
-      *(
-          f'--finetuned={tmp_path}/{t + 1}.safetensors'
-          for t in range(num_tasks)
-      ),
-      f'--method={method}',
-      f'--output={tmp_path}/out',
-  ).splitlines()[-1]
+  peak, announced = peak_memory(tmp_path, num_tasks, method)
   allowed = 1.2 * (num_tasks + 2) * 4 * math.prod(shape) + 64e6
   if num_tensors > 3:
     assert num_tensors * 4 * math.prod(shape) > 1.2 * allowed  # of one model
-  assert 0 < int(line) <= allowed
+  assert 0 < peak <= min(allowed, announced)
+
+
+def test_memory_of_small_dtypes_is_counted_in_their_bytes(tmp_path):
+  rng = np.random.default_rng(0)
+  base = rng.standard_normal((3072, 3072), np.float32)
+  for index in range(9):
+    # Most are as in the base: so many magnitudes that no threshold tells apart.
+    tuned = base.copy()
+    tuned[::16] *= 1 + index
+    tensors = {'w': tuned.astype(ml_dtypes.bfloat16)}
+    file_writing.save(tmp_path / f'{index}.safetensors', tensors)
+  allowed = 1.2 * 10 * 2 * base.size + 64e6
+  for method, *numbers in (['breadcrumbs'], ['ties', 'scope=per_tensor']):
+    peak, announced = peak_memory(tmp_path, 8, method, *numbers)
+    assert 0 < peak <= min(allowed, announced)

@@ -12,11 +12,12 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+import tqdm
 
 from taskvec_jax import tree
+from taskvec_jax.experiments import config as config_lib
 from taskvec_jax.experiments import epochs as epochs_lib
 from taskvec_jax.experiments import evaluation
-from taskvec_jax.experiments import regimes
 from taskvec_jax.experiments import setting as setting_lib
 from taskvec_jax.merging import coefficient_search
 from taskvec_jax.report import results as results_lib
@@ -45,7 +46,7 @@ def base_accuracy(
       converged=False,
       alpha_rule='',
       alpha=None,
-      accuracy=evaluation.accuracy_fn(setting, 'test')(base),
+      accuracy=evaluation.accuracies(evaluation.place(setting, 'test'), base),
   )
 
 
@@ -71,7 +72,7 @@ def accuracy_by_epochs(
   trained = []
   for epochs in [*merge_epochs, None]:
     params = {name: _params(run, epochs) for name, run in runs.items()}
-    multitask_params = params.pop(regimes.MULTITASK)
+    multitask_params = params.pop(config_lib.MULTITASK)
     trained.append(Trained(epochs, params, multitask_params))
   return compare(setting, trained, seed=seed, regime=regime, alphas=alphas)
 
@@ -93,8 +94,8 @@ def compare(
     regime: for the rows.
     alphas: coefficients to choose from; 1/T is always among them.
   """
-  test_fn = evaluation.accuracy_fn(setting, 'test')
-  curve_fn = evaluation.curve_fn(setting, 'validation')
+  test = evaluation.place(setting, 'test')
+  validation = evaluation.place(setting, 'validation')
   base_params, tasks = setting.base_params, list(setting.data)
   uniform = 1 / len(tasks)
   candidates = sorted({uniform, *alphas})
@@ -112,7 +113,7 @@ def compare(
               converged=one.epochs is None,
               alpha_rule=alpha_rule,
               alpha=alpha,
-              accuracy=test_fn(params),
+              accuracy=evaluation.accuracies(test, params),
           )
       )
 
@@ -124,14 +125,21 @@ def compare(
         for name in tasks
     }
     total = arithmetic.weighted_sum(task_vectors, dict.fromkeys(tasks, 1.0))
-    chosen = choose_alpha(curve_fn(base_params, total, candidates), candidates)
+    curves = evaluation.curves(validation, base_params, total, candidates)
+    chosen = choose_alpha(curves, candidates)
     for rule, alpha in (('1/T', uniform), ('validation', chosen)):
       merged_params = arithmetic.edit(base_params, total, alpha)
       add('merged', dict.fromkeys(tasks, merged_params), rule, alpha)
     similarity = _similarity(task_vectors, seed, regime, one.epochs)
     return results_lib.Models(rows, similarity)
 
-  return [compared(one) for one in trained]
+  bar = tqdm.tqdm(
+      trained,
+      desc=f'seed {seed} {regime} accuracies',
+      disable=None,
+      leave=False,
+  )
+  return [compared(one) for one in bar]
 
 
 def choose_alpha(

@@ -56,11 +56,11 @@ def analogy(
       'C': task_vector(setting, asked, asked),
   }
   total = arithmetic.weighted_sum(vectors, {'A': -1.0, 'B': 1.0, 'C': 1.0})
-  curves = evaluation.curve_fn(target, 'validation')
+  validation = evaluation.place(target, 'validation')
 
   def chosen(vector):
-    scores = curves(base_params, vector, scalings)[asked]
-    return coefficient_search.choose(scalings, scores)
+    curves = evaluation.curves(validation, base_params, vector, scalings)
+    return coefficient_search.choose(scalings, curves[asked])
 
   scaling, alone = chosen(total), chosen(vectors['C'])
   models = {
@@ -69,7 +69,7 @@ def analogy(
       'analogy': arithmetic.edit(base_params, total, scaling),
       'D itself': finetune(target, asked, f'inverted_{asked}'),
   }
-  accuracies = evaluation.accuracy_fn(target, 'test')
+  test = evaluation.place(target, 'test')
   return negation_results.Analogy(
       seed=seed,
       known=known,
@@ -77,7 +77,7 @@ def analogy(
       scaling=scaling,
       scaling_alone=alone,
       accuracy={
-          name: accuracies({asked: params})[asked]
+          name: evaluation.accuracies(test, {asked: params})[asked]
           for name, params in models.items()
       },
   )

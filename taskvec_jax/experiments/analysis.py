@@ -3,6 +3,7 @@
 Of the first seed alone, each on as many training examples as the config says.
 """
 
+from collections.abc import Mapping
 import functools
 
 from taskvec_jax.experiments import config as config_lib
@@ -13,6 +14,7 @@ from taskvec_jax.experiments import rates
 from taskvec_jax.experiments import response_map
 from taskvec_jax.experiments import setting as setting_lib
 from taskvec_jax.report import results as results_lib
+from taskvec_jax.tasks import task as task_lib
 
 Job = job_lib.Job[config_lib.Config]
 
@@ -33,9 +35,26 @@ def add(job: Job, found: results_lib.Results, command: str) -> None:
   found.setting = description.describe(
       config, job.setting_fn(config.seeds[0]), eigenvalues, command
   )
-  found.rates = _rates(job, lambda_max)
-  found.response_map = _response_map(job, lambda_max)
-  found.ladders = _ladders(job)
+  if config_lib.has_gap(job.config):
+    found.rates = _rates(job, lambda_max)
+    found.response_map = _response_map(job, lambda_max)
+    found.ladders = _ladders(job)
+
+
+def check(
+    config: config_lib.Config, tasks: Mapping[str, task_lib.Task]
+) -> None:
+  """Refuses a task with fewer training images than the rates take steps."""
+  num_steps = max(config.analysis.rates_epochs, default=0)
+  for name, task in tasks.items():
+    num_train = len(task.train.labels)
+    used = min(num_train, config.analysis.num_examples or num_train)
+    if used < num_steps and config_lib.has_gap(config):
+      raise ValueError(
+          f'Task {name!r} has {used} training images for the rates, but'
+          f' config.analysis.rates_epochs is {config.analysis.rates_epochs} and'
+          ' every step needs a mini-batch of its own; leave larger numbers out.'
+      )
 
 
 def _first_setting(job: Job) -> setting_lib.Setting:

@@ -23,6 +23,7 @@ import tqdm
 from taskvec_jax.experiments import atm_config
 from taskvec_jax.experiments import atm_identity
 from taskvec_jax.experiments import atm_trainings
+from taskvec_jax.experiments import checks
 from taskvec_jax.experiments import description
 from taskvec_jax.experiments import job as job_lib
 from taskvec_jax.experiments import setting as setting_lib
@@ -46,7 +47,7 @@ def run(
   bounds, and of several processes it refuses all.
   """
   atm_config.check(config)
-  setting_summary.check_one_process()
+  checks.one_process()
   job = job_lib.begin(config, folder, setting_lib.load_tasks(config))
   found = atm_results.Results(
       setting=setting_summary.summarise(

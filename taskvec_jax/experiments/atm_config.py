@@ -5,11 +5,10 @@ the main job.
 """
 
 import dataclasses
-import math
 import re
 
+from taskvec_jax.experiments import checks
 from taskvec_jax.experiments import config as config_lib
-from taskvec_jax.experiments import setting_summary
 
 # The main job's, which have no effect here; `empirical.max_epochs` and
 # `empirical.task_epochs` neither, as the splits say how long is finetuned.
@@ -67,7 +66,12 @@ def budget(config: ATMConfig) -> int:
 def check(config: ATMConfig) -> None:
   """Raises a ValueError, one sentence, for numbers that make no sense."""
   config_lib.check(config)
-  setting_summary.check_unused(config, _UNUSED)
+  checks.unused(config, *_UNUSED)
+  checks.positive(config, 'scaling', 'descent_rates')
+  checks.within(config, '[0, 1]', 'ties_density')
+  checks.at_least(
+      config, 0, 'posthoc_rounds', 'identity_rounds', 'identity_examples'
+  )
   if config.empirical.task_epochs:
     raise ValueError(
         'config.empirical.task_epochs must be empty here: config.splits say how'
@@ -99,27 +103,3 @@ def check(config: ATMConfig) -> None:
         f' start from, but ends with {config.splits[-1]!r}; add'
         f" '1x{budget(config)}' or set config.posthoc_rounds to 0."
     )
-  _check_numbers(config)
-
-
-def _check_numbers(config: ATMConfig) -> None:
-  if not (config.scaling > 0 and math.isfinite(config.scaling)):
-    raise ValueError(
-        f'config.scaling must be positive but is {config.scaling}.'
-    )
-  if not 0 <= config.ties_density <= 1:
-    raise ValueError(
-        'config.ties_density must lie between 0 and 1 but is'
-        f' {config.ties_density}.'
-    )
-  for name in ('posthoc_rounds', 'identity_rounds', 'identity_examples'):
-    if getattr(config, name) < 0:
-      raise ValueError(
-          f'config.{name} must not be negative but is {getattr(config, name)}.'
-      )
-  for rate in config.descent_rates:
-    if not (rate > 0 and math.isfinite(rate)):
-      raise ValueError(
-          'config.descent_rates must be positive but has'
-          f' {rate} among {config.descent_rates}.'
-      )

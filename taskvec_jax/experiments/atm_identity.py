@@ -12,6 +12,7 @@ As in `equality`, both sides see one example a batch.
 
 from collections.abc import Callable
 from collections.abc import Mapping
+import functools
 import sys
 
 import jax
@@ -46,13 +47,11 @@ def identity(
       batch_size=1,
       resident_bytes=sys.maxsize,
   )
-  single = _identity(config, setting, seed)
-  with jax.enable_x64(True):
-    double = _identity(config, setting_lib.cast(setting, np.float64), seed)
-  return [single, double]
+  measure = functools.partial(_identity, config, seed)
+  return [measure(setting), setting_lib.in_float64(measure, setting)]
 
 
-def _identity(config, setting, seed: int) -> atm_results.Identity:
+def _identity(config, seed: int, setting) -> atm_results.Identity:
   base_params, num_rounds = setting.base_params, config.identity_rounds
   # |theta_0| and sum of |alpha tau_t / T|, whose roundings can add up.
   at_base = jax.tree.map(np.abs, base_params)
@@ -85,9 +84,7 @@ def _identity(config, setting, seed: int) -> atm_results.Identity:
   found = atm_results.Identity(
       seed=seed,
       dtype=str(dtype),
-      num_examples=max(
-          data.train.num_examples for data in setting.data.values()
-      ),
+      num_examples=setting_lib.largest_train(setting),
       learning_rate=config.learning_rate,
       gap_norms=[],
       path_norms=[],

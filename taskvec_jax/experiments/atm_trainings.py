@@ -61,11 +61,12 @@ def bench(
 def reference(bench: Bench) -> atm_results.Reference:
   """Returns the accuracies of the base and of the tasks' own models."""
   setting = bench.setting_fn(bench.seed)
-  accuracies = evaluation.accuracy_fn(setting, 'test')
+  test = evaluation.place(setting, 'test')
+  base = dict.fromkeys(setting.data, setting.base_params)
   return atm_results.Reference(
       seed=bench.seed,
-      base=accuracies(dict.fromkeys(setting.data, setting.base_params)),
-      finetuned=accuracies(bench.finetuned_fn()),
+      base=evaluation.accuracies(test, base),
+      finetuned=evaluation.accuracies(test, bench.finetuned_fn()),
   )
 
 
@@ -175,7 +176,7 @@ def _descent(
   A step size that diverges is passed over, unless all do.
   """
   setting = bench.setting_fn(bench.seed)
-  accuracies = evaluation.accuracy_fn(setting, 'validation')
+  validation = evaluation.place(setting, 'validation')
   found, failed = [], None
   for rate in bench.config.descent_rates:
     try:
@@ -187,8 +188,10 @@ def _descent(
     except FloatingPointError as error:
       failed = error
       continue
-    score = evaluation.mean(accuracies(dict.fromkeys(setting.data, models[-1])))
-    found.append((score, rate, models))
+    accuracies = evaluation.accuracies(
+        validation, dict.fromkeys(setting.data, models[-1])
+    )
+    found.append((evaluation.mean(accuracies), rate, models))
   if not found:
     raise FloatingPointError(
         f'Multitask descent diverges at all of config.descent_rates: {failed}.'
@@ -229,8 +232,11 @@ def _curve(
     merged_lengths: of the merged task vectors.
   """
   setting = bench.setting_fn(bench.seed)
-  accuracies = evaluation.accuracy_fn(setting, 'test')
-  found = [accuracies(dict.fromkeys(setting.data, params)) for params in models]
+  test = evaluation.place(setting, 'test')
+  found = [
+      evaluation.accuracies(test, dict.fromkeys(setting.data, params))
+      for params in models
+  ]
   copies = 2 * len(setting.data)
   before_images, before_copies = 0, 0
   if method in ('ph', 'ph-joint'):  # what the merge that they start from cost

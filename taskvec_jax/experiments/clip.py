@@ -14,17 +14,9 @@ Merging", arXiv:2411.03055.
 import dataclasses
 
 from taskvec_jax.experiments import config as config_lib
+from taskvec_jax.models import clip_configs
+from taskvec_jax.tasks import benchmarks
 
-TASKS = (
-    'cars',
-    'dtd',
-    'eurosat',
-    'gtsrb',
-    'mnist',
-    'resisc45',
-    'svhn',
-    'sun397',
-)
 _CONVERGENCE_EPOCHS = (
     'cars=35',
     'dtd=76',
@@ -36,8 +28,6 @@ _CONVERGENCE_EPOCHS = (
     'sun397=14',
     'cifar100=6',
 )
-_PIXEL_MEAN = (0.48145466, 0.4578275, 0.40821073)
-_PIXEL_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 def published(
@@ -63,7 +53,7 @@ def published(
   """
   return config_lib.Config(
       name=name,
-      tasks=TASKS,
+      tasks=benchmarks.NAMES[:-1],  # all but cifar100
       model=config_lib.ViTModel(
           patch_size=patch_size,
           width=width,
@@ -72,8 +62,8 @@ def published(
           mlp_width=4 * width,
           projection=projection,
           normalize=True,
-          pixel_mean=_PIXEL_MEAN,
-          pixel_std=_PIXEL_STD,
+          pixel_mean=clip_configs.PIXEL_MEAN,
+          pixel_std=clip_configs.PIXEL_STD,
       ),
       published=config_lib.Published(weights=weights),
       image_size=224,
@@ -86,8 +76,7 @@ def published(
       learning_rate=1e-4,
       num_epochs=3,
       max_epochs=10,
-      # Published runs have a fixed length: no patience ends them before.
-      patience=100,
+      patience=0,  # published runs have a stated length
       merge_epochs=(1, 2, 3, 4),
       alphas=tuple(round(0.05 * step, 2) for step in range(1, 21)),
       checkpoint_seconds=300.0,

@@ -8,7 +8,6 @@ from taskvec_jax.experiments import config as config_lib
 from taskvec_jax.experiments import epochs
 from taskvec_jax.experiments import job as job_lib
 from taskvec_jax.experiments import published_weights
-from taskvec_jax.experiments import regimes
 from taskvec_jax.experiments import training
 from taskvec_jax.experiments import workdir as workdir_lib
 from taskvec_jax.report import results as results_lib
@@ -49,7 +48,7 @@ def _regime(
 ) -> tuple[list[results_lib.Finetuning], list[results_lib.Models]]:
   """Returns the runs of one regime and their models, compared."""
   finished = {}  # the runs themselves, only if accuracies are to be computed
-  names = [*job.tasks, regimes.MULTITASK]
+  names = [*job.tasks, config_lib.MULTITASK]
 
   def finetune(task: str):
     finished[task] = _finetune(job, seed, regime, task)

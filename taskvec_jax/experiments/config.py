@@ -6,10 +6,10 @@ line, `--config.num_epochs=3`, `--config.model.widths="(64, 32)"`.
 
 import dataclasses
 import functools
-import math
 
 from flax import linen as nn
 
+from taskvec_jax.experiments import checks
 from taskvec_jax.finetuning import minibatch
 from taskvec_jax.models import ffn
 from taskvec_jax.models import vit
@@ -111,7 +111,10 @@ class Analysis:
   map_sharpness: tuple[float, ...] = (0.1, 0.3, 1.0, 1.9)  # (): no map
   map_float64: bool = True
   ladder_epochs: tuple[int, ...] = (2, 3)
-  lanczos_iterations: int = 15
+  lanczos_iterations: int = 15  # 2 or more where there is a ladder
+
+
+MULTITASK = 'multitask'  # the run on all tasks; no task may be called so
 
 
 @dataclasses.dataclass
@@ -138,7 +141,9 @@ class Config:
   num_epochs: int = 20  # k of the second-order analysis
   alpha: float = 0.0  # coefficient of every task; 0: 1/T
   max_epochs: int = 60  # cap of the exact regime's epochs to convergence
-  patience: int = 10  # epochs without a better validation loss: converged
+  # Epochs without a better validation loss: converged. 0: a run always has
+  # max_epochs, and its last model is the converged one.
+  patience: int = 10
   merge_epochs: tuple[int, ...] = (1, 2, 5, 10, 20)  # merged after each
   # Coefficients that the validation data choose from, 1/T always among them.
   alphas: tuple[float, ...] = (0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 2.0, 4.0)
@@ -161,39 +166,42 @@ def module(config: Config) -> nn.Module:
 
 def check(config: Config) -> None:
   """Raises a ValueError, one sentence, for numbers that make no sense."""
-  positive = {
-      'learning_rate': config.learning_rate,
-      'num_epochs': config.num_epochs,
-      'max_epochs': config.max_epochs,
-      'patience': config.patience,
-      'batch_size': config.batch_size,
-      'resident_megabytes': config.resident_megabytes,
-      'image_size': config.image_size,
-      'heads.examples_per_class': config.heads.examples_per_class,
-      'heads.regularization': config.heads.regularization,
-      'empirical.learning_rate': config.empirical.learning_rate,
-      'empirical.batch_size': config.empirical.batch_size,
-      'empirical.max_epochs': config.empirical.max_epochs,
-      'analysis.lanczos_iterations': config.analysis.lanczos_iterations,
-      'analysis.rates_batch_size': config.analysis.rates_batch_size,
-  }
-  for name, value in positive.items():
-    if not (value > 0 and math.isfinite(value)):
-      raise ValueError(f'config.{name} must be positive but is {value}.')
-  not_negative = {
-      'alpha': config.alpha,
-      'max_train': config.max_train,
-      'max_validation': config.max_validation,
-      'max_test': config.max_test,
-      'empirical.clip_norm': config.empirical.clip_norm,
-      'pretraining.num_epochs': config.pretraining.num_epochs,
-      'checkpoint_seconds': config.checkpoint_seconds,
-      'analysis.num_examples': config.analysis.num_examples,
-      'analysis.equality_examples': config.analysis.equality_examples,
-  }
-  for name, value in not_negative.items():
-    if not (value >= 0 and math.isfinite(value)):
-      raise ValueError(f'config.{name} must not be negative but is {value}.')
+  checks.seeds(config.seeds)
+  checks.positive(
+      config,
+      'learning_rate',
+      'num_epochs',
+      'max_epochs',
+      'batch_size',
+      'resident_megabytes',
+      'image_size',
+      'heads.examples_per_class',
+      'heads.regularization',
+      'empirical.learning_rate',
+      'empirical.batch_size',
+      'empirical.max_epochs',
+      'analysis.lanczos_iterations',
+      'analysis.rates_batch_size',
+      'analysis.rates_sharpness',
+      'analysis.map_sharpness',
+  )
+  checks.within(
+      config,
+      '[0, inf)',
+      'alpha',
+      'patience',
+      'max_train',
+      'max_validation',
+      'max_test',
+      'empirical.clip_norm',
+      'pretraining.num_epochs',
+      'checkpoint_seconds',
+      'analysis.num_examples',
+      'analysis.equality_examples',
+  )
+  checks.within(config, '(0, inf)', 'alphas')
+  # After one epoch there is no gap whose rate or bounds could be looked at.
+  checks.at_least(config, 2, 'analysis.rates_epochs', 'analysis.ladder_epochs')
   if config.num_channels not in (1, 3):
     raise ValueError(
         f'config.num_channels must be 1 (grey) or 3 (colour) but is'
@@ -201,32 +209,26 @@ def check(config: Config) -> None:
     )
   _check_tuples(config)
   _check_regimes(config)
-  _check_analysis(config.analysis)
-  # Both refuse their own arguments with a sentence of their own.
-  module(config)
-  empirical_optimizer(config.empirical, num_steps=1)
-
-
-def _check_analysis(analysis: Analysis) -> None:
-  # After one epoch there is no gap whose rate or bounds could be looked at.
-  for name in ('rates_epochs', 'ladder_epochs'):
-    epochs = getattr(analysis, name)
-    if any(epoch < 2 for epoch in epochs):
-      raise ValueError(
-          f'config.analysis.{name} must hold numbers of at least 2 but is'
-          f' {epochs}.'
-      )
-  for name in ('rates_sharpness', 'map_sharpness'):
-    values = getattr(analysis, name)
-    if any(value <= 0 for value in values):
-      raise ValueError(
-          f'config.analysis.{name} must hold positive numbers but is {values}.'
-      )
+  analysis = config.analysis
+  if analysis.ladder_epochs:
+    # In one the estimate R3 would lie below what it is to bound.
+    checks.at_least(config, 2, 'analysis.lanczos_iterations')
   if analysis.rates_epochs and len(set(analysis.rates_sharpness)) < 2:
     raise ValueError(
         'config.analysis.rates_sharpness must hold two numbers or more, which a'
         f' slope needs, but is {analysis.rates_sharpness}.'
     )
+  # Both refuse their own arguments with a sentence of their own.
+  module(config)
+  empirical_optimizer(config.empirical, num_steps=1)
+
+
+def has_gap(config: Config) -> bool:
+  """Returns whether merging differs from multitask training at all.
+
+  One task with the coefficient 1 is its own merge and its own multitask model.
+  """
+  return len(config.tasks) > 1 or config.alpha not in (0, 1)
 
 
 def max_epochs(config: Config, regime: str, task: str) -> int:
@@ -337,10 +339,6 @@ def _check_tuples(config: Config) -> None:
           f'config.tasks has the one name {name!r}; write several as'
           f' --config.tasks="{tuple(name.split(","))}".'
       )
-  if not config.seeds or len(set(config.seeds)) != len(config.seeds):
-    raise ValueError(
-        f'config.seeds must hold different numbers but is {config.seeds}.'
-    )
   epochs = config.merge_epochs
   largest = min(config.max_epochs, config.empirical.max_epochs)
   if not epochs or epochs[0] != 1 or sorted(set(epochs)) != list(epochs):
@@ -352,8 +350,4 @@ def _check_tuples(config: Config) -> None:
     raise ValueError(
         f'config.merge_epochs goes up to {epochs[-1]} but training is capped at'
         f' {largest} epochs; raise max_epochs or leave that epoch out.'
-    )
-  if not config.alphas or min(config.alphas) <= 0:
-    raise ValueError(
-        f'config.alphas must be positive coefficients but is {config.alphas}.'
     )

@@ -100,12 +100,19 @@ def update_rule(rule: config_lib.Empirical) -> str:
   return ', '.join(details)
 
 
+def length(config: config_lib.Config) -> str:
+  """Returns what ends a run, up to the number of epochs that follows."""
+  if not config.patience:
+    return 'for'
+  return (
+      f'until {config.patience} epochs bring no better validation loss, at most'
+  )
+
+
 def describe_regimes(config: config_lib.Config) -> dict[str, str]:
   """Returns each regime in one line."""
   rule = config.empirical
-  until = (
-      f'until {config.patience} epochs bring no better validation loss, at most'
-  )
+  until = length(config)
   if config.published.finetuned:
     return {'published': ', '.join(config.published.finetuned)}
   lines = {
@@ -134,7 +141,7 @@ def fewer_images(config: config_lib.Config) -> list[str]:
 
 
 def left_out(config: config_lib.Config) -> list[str]:
-  """Returns sentences that say what the run's budget left out."""
+  """Returns sentences that say what the run left out, for time or in itself."""
   analysis, said = config.analysis, fewer_images(config)
   if len(config.seeds) > 1:
     said.append(
@@ -150,6 +157,12 @@ def left_out(config: config_lib.Config) -> list[str]:
     said.append(
         'The analysis of the first seed uses at most'
         f' {analysis.num_examples} training images a task.'
+    )
+  if not config_lib.has_gap(config):
+    said.append(
+        'One task with the coefficient 1 is its own merge and its own multitask'
+        ' model: there is no gap, so rates, response map and ladder are left'
+        ' out.'
     )
   for name, wanted in (
       ('The equality in float64', analysis.equality_float64),

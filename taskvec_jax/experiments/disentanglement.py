@@ -23,9 +23,8 @@ from taskvec_jax.experiments import evaluation
 from taskvec_jax.experiments import setting as setting_lib
 from taskvec_jax.experiments import task_losses
 from taskvec_jax.gradients import full_batch
+from taskvec_jax.gradients import losses
 from taskvec_jax.merging import linearised
-from taskvec_jax.models import encoders
-from taskvec_jax.models import heads
 from taskvec_jax.report import negation_results
 from taskvec_jax.task_vectors import arithmetic
 from taskvec_jax.typing import Params
@@ -70,7 +69,7 @@ def maps(
   largest = max(own.test.num_examples for own in data.values())
   # One batch: a point's parameters are put together once for each.
   setting = setting._replace(data=data, batch_size=largest)
-  batches = evaluation.batches(setting, 'test')
+  test = evaluation.place(setting, 'test')
   grid = np.asarray(
       [(first, second) for first in scalings for second in scalings], np.float32
   )
@@ -82,8 +81,8 @@ def maps(
       head = task_losses.padded_head(setting, task)
       counts = functools.partial(
           full_batch.exact_mean,
-          batches=batches[task],
-          num_examples=data[task].test.num_examples,
+          batches=test.batches[task],
+          num_examples=test.num_examples[task],
       )
       functions = _functions(setting.module, model == 'linearised', name)
       disagree, right = (jax.tree_util.Partial(fn, head) for fn in functions)
@@ -116,9 +115,7 @@ def _functions(module, is_linear: bool, name: str):
   """Returns `(head, operands, batch) -> [S]`: numbers disagreeing, correct."""
 
   def predict_fn(head, base_params, batch):
-    def apply(params, inputs):
-      return heads.logits(head, encoders.encode(module, params, inputs))
-
+    apply = functools.partial(losses.logits, module, head)
     fn = linearised.linearised(apply, base_params) if is_linear else apply
     # Padding is class 0 for every model, so that it never disagrees.
     return lambda params: jnp.where(

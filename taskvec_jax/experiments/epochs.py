@@ -4,8 +4,9 @@ A run is one seed, one regime and one task, or all tasks together
 ('multitask'). The exact regime is full-batch descent, one step an epoch; the
 empirical regime is mini-batches with an Optax rule. It ends when the
 validation loss has not been better for `patience` epochs, or at a cap; its
-converged model is the one with the lowest validation loss. Parameters are kept
-after the epochs that are merged later.
+converged model is the one with the lowest validation loss. Without patience (0)
+its length is a stated one, and its converged model the last. Parameters are
+kept after the epochs that are merged later.
 
 A run that was killed goes on from its last checkpoint and ends with the same
 numbers: all that later epochs need is in the checkpoint.
@@ -21,6 +22,7 @@ from typing import Any
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import tqdm
 
@@ -28,8 +30,10 @@ from taskvec_jax import checkpoints
 from taskvec_jax import tree
 from taskvec_jax.experiments import regimes
 from taskvec_jax.experiments import workdir as workdir_lib
+from taskvec_jax.finetuning import gradient_descent
 from taskvec_jax.gradients import full_batch
 from taskvec_jax.report import results as results_lib
+from taskvec_jax.typing import Array
 from taskvec_jax.typing import Params
 
 
@@ -48,7 +52,7 @@ class Plan(NamedTuple):
   regime: str
   task: str
   max_epochs: int
-  patience: int
+  patience: int  # 0: a run of max_epochs, whose last model counts
   merge_epochs: tuple[int, ...]
   checkpoint_seconds: float
 
@@ -156,27 +160,36 @@ def _run_epochs(
       first = params if epoch == 1 else saved['snapshots']['1']
       norm, cosine = _update(params, previous, first, base_params)
       _check_norm(float(norm), epoch)
+      value = validation_loss(params)
+      gradient_descent.check_finite(value, epoch)
     except FloatingPointError as error:
       raise FloatingPointError(
           f'Task {plan.task}, seed {plan.seed}, {plan.regime} regime: {error}.'
           f' What was computed before is kept in {folder.parents[3]}.'
       ) from error
-    value = validation_loss(params)
     record['epoch'] = epoch
     record['losses'].append(loss)
     record['validation_losses'].append(value)
     record['update_norms'].append(float(norm))
     record['cos_update_first'].append(float(cosine))
-    if record['best_loss'] is None or value < record['best_loss']:
-      record['best_loss'], record['best_epoch'] = value, epoch
-      saved['best'] = jax.device_get(params)
-    if epoch in plan.merge_epochs:
+    is_best = (
+        not plan.patience
+        or record['best_loss'] is None
+        or value < record['best_loss']
+    )
+    if is_best or epoch in plan.merge_epochs:
       # Many models of many runs: a device need not hold them all.
-      saved['snapshots'][str(epoch)] = jax.device_get(params)
-    converged = epoch - record['best_epoch'] >= plan.patience
+      kept = jax.device_get(params)
+      if is_best:
+        record['best_loss'], record['best_epoch'] = value, epoch
+        saved['best'] = kept
+      if epoch in plan.merge_epochs:
+        saved['snapshots'][str(epoch)] = kept
+    converged = 0 < plan.patience <= epoch - record['best_epoch']
     enough = epoch >= plan.merge_epochs[-1]
-    record['hit_cap'] = not converged and epoch >= plan.max_epochs
-    record['done'] = (converged and enough) or epoch >= plan.max_epochs
+    at_end = epoch >= plan.max_epochs
+    record['hit_cap'] = at_end and not converged and plan.patience > 0
+    record['done'] = at_end or (converged and enough)
     metrics.append(
         {
             'seed': plan.seed,
@@ -214,7 +227,10 @@ def _finish(saved, record, base_params, base_gradient, plan: Plan) -> Run:
   for epoch in epochs:
     tau = vector(epoch)
     measured.append(
-        (_cosine(tau, first), _cosine(tau, last), float(tree.norm(tau)))
+        [
+            float(x)
+            for x in (_cosine(tau, first), _cosine(tau, last), tree.norm(tau))
+        ]
     )
   cos_tau_first, cos_tau_last, tau_norms = map(
       list, zip(*measured, strict=True)
@@ -235,7 +251,7 @@ def _finish(saved, record, base_params, base_gradient, plan: Plan) -> Run:
           update_norms=record['update_norms'],
           path_shares=[norm / sum(updates) for norm in updates],
           cos_update_first=record['cos_update_first'],
-          cos_gradient=-_cosine(first, base_gradient),
+          cos_gradient=-float(_cosine(first, base_gradient)),
           snapshot_epochs=epochs,
           cos_tau_first=cos_tau_first,
           cos_tau_last=cos_tau_last,
@@ -262,8 +278,10 @@ def _update(params, previous, first, base_params):
   """Returns |delta^(e)| and cos(delta^(e), delta^(1))."""
   delta, delta_1 = tree.sub(params, previous), tree.sub(first, base_params)
   norm = tree.norm(delta)
-  return norm, tree.vdot(delta, delta_1) / (norm * tree.norm(delta_1))
+  return norm, _cosine(delta, delta_1)
 
 
-def _cosine(a: Params, b: Params) -> float:
-  return float(tree.vdot(a, b) / (tree.norm(a) * tree.norm(b)))
+def _cosine(a: Params, b: Params) -> Array:
+  """Returns cos(a, b); 0 where one is zero, as after a step of warm-up."""
+  lengths = tree.norm(a) * tree.norm(b)
+  return jnp.where(lengths > 0, tree.vdot(a, b) / lengths, 0.0)

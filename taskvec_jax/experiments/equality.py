@@ -28,6 +28,7 @@ import sys
 
 import jax
 import numpy as np
+import tqdm
 
 from taskvec_jax import tree
 from taskvec_jax.experiments import setting as setting_lib
@@ -48,7 +49,10 @@ def equality(
   setting = setting._replace(batch_size=1, resident_bytes=sys.maxsize)
   base_params = setting.base_params
   task_vectors = {}
-  for name, fn in task_losses.value_and_grad_fns(setting).items():
+  fns = task_losses.value_and_grad_fns(setting)
+  for name, fn in tqdm.tqdm(
+      fns.items(), desc=f'equality, seed {seed}', disable=None, leave=False
+  ):
     ((params, _),) = gradient_descent.trajectory(
         base_params, fn, learning_rate=learning_rate, num_epochs=1
     )
@@ -65,9 +69,7 @@ def equality(
   return results_lib.Equality(
       seed=seed,
       dtype=str(jax.tree.leaves(base_params)[0].dtype),
-      num_examples=max(
-          data.train.num_examples for data in setting.data.values()
-      ),
+      num_examples=setting_lib.largest_train(setting),
       largest_ulps=largest,
       largest_leaf=leaf,
       step_norm=float(tree.norm(tree.sub(multitask_params, base_params))),

@@ -81,23 +81,23 @@ def forget(
     control: share of the start's control accuracy to be kept.
     seed: for the rows.
   """
-  curves = evaluation.curve_fn(setting, 'validation')
-  accuracies = evaluation.accuracy_fn(setting, 'test')
+  validation = evaluation.place(setting, 'validation')
+  test = evaluation.place(setting, 'test')
 
-  def test(params):
-    return accuracies(dict.fromkeys(setting.data, params))
+  def accuracies(params):
+    return evaluation.accuracies(test, dict.fromkeys(setting.data, params))
 
   found = []
   for name, start in starts.items():
-    before = test(start.params)
+    before = accuracies(start.params)
     for target in targets:
       negated = tree.scale(-1.0, task_vectors[target])
-      validation = curves(start.params, negated, scalings)
-      others = [curve for task, curve in validation.items() if task != target]
+      curves = evaluation.curves(validation, start.params, negated, scalings)
+      others = [curve for task, curve in curves.items() if task != target]
       kept = np.mean(others, axis=0)
       scaling = coefficient_search.choose_under_control(
           scalings,
-          validation[target],
+          curves[target],
           kept,
           minimum_control=control * float(kept[0]),
       )
@@ -110,12 +110,12 @@ def forget(
               target=target,
               chance=1 / setting.data[target].num_classes,
               scalings=list(scalings),
-              target_curve=validation[target].tolist(),
+              target_curve=curves[target].tolist(),
               control_curve=kept.tolist(),
               scaling=scaling,
               before=before,
-              after=test(after),
-              never=None if never is None else test(never),
+              after=accuracies(after),
+              never=None if never is None else accuracies(never),
           )
       )
   return found

@@ -15,7 +15,9 @@ import math
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+import tqdm
 
 from taskvec_jax import tree
 from taskvec_jax.experiments import setting as setting_lib
@@ -122,9 +124,7 @@ def ladders(
         results_lib.Ladder(
             num_epochs=k,
             learning_rate=learning_rate,
-            num_examples=max(
-                data.train.num_examples for data in setting.data.values()
-            ),
+            num_examples=setting_lib.largest_train(setting),
             rungs=[_describe(rung) for rung in rungs],
             certificates=certificates,
         )
@@ -148,7 +148,7 @@ def _lanczos_norms(inner, curved, scaling, num_iterations, seed):
   """Returns |H| by Lanczos from the drift, |H R| and |R|, by task and epoch."""
   names = ('drift', 'R3', 'R3t')
   norms = {name: {task: [] for task in scaling} for name in names}
-  for task in scaling:
+  for task in tqdm.tqdm(scaling, desc='ladder', disable=None, leave=False):
     for state in inner:
 
       def hvp_fn(v, fn=curved[task], params=state.params):
@@ -261,7 +261,10 @@ def _a_priori_rungs(setting: setting_lib.Setting, path_norms):
 def _certificates(
     setting, value_and_grad_fns, multitask_params, path_norms, learning_rate
 ):
-  """Returns (4.2) and (4.6) at the end of a path; both above the gap."""
+  """Returns (4.2) and (4.6) at the end of a path; both above the gap.
+
+  None if the gap is no more than rounding.
+  """
   base_params, scaling = setting.base_params, setting.scaling
   numbers = {'learning_rate': learning_rate, 'num_epochs': len(path_norms)}
   norms, task_vectors = {}, {}
@@ -276,6 +279,8 @@ def _certificates(
     task_vectors[task] = arithmetic.task_vector(track[-1], base_params)
   merged_params = arithmetic.merge(base_params, task_vectors, scaling)
   gap = float(tree.norm(tree.sub(merged_params, multitask_params)))
+  if gap <= _rounding(base_params, task_vectors, scaling):
+    return []  # what was measured is rounding, which no bound is of
   bounds = _largest_bounds(setting, norms, bounds_lib.bounds_from_norms)
   negative_curvature = max(
       bounds_lib.negative_curvature_from_norms(
@@ -302,3 +307,12 @@ def _certificates(
         )
     )
   return certificates
+
+
+def _rounding(base_params, task_vectors, scaling) -> float:
+  """Returns what rounding alone may make of a gap, as a norm."""
+  size = float(tree.norm(base_params)) + sum(
+      abs(alpha) * float(tree.norm(task_vectors[task]))
+      for task, alpha in scaling.items()
+  )
+  return 4 * float(jnp.finfo(jax.tree.leaves(base_params)[0].dtype).eps) * size

@@ -21,6 +21,7 @@ import pathlib
 
 import tqdm
 
+from taskvec_jax.experiments import checks
 from taskvec_jax.experiments import description
 from taskvec_jax.experiments import job as job_lib
 from taskvec_jax.experiments import merging_config
@@ -31,7 +32,6 @@ from taskvec_jax.experiments import merging_rows
 from taskvec_jax.experiments import published_weights
 from taskvec_jax.experiments import response_map
 from taskvec_jax.experiments import setting as setting_lib
-from taskvec_jax.experiments import setting_summary
 from taskvec_jax.report import merging_page
 from taskvec_jax.report import merging_results
 from taskvec_jax.report import merging_table
@@ -50,7 +50,7 @@ def run(
   bounds, and of several processes it refuses all.
   """
   merging_config.check(config)
-  setting_summary.check_one_process()
+  checks.one_process()
   weights = published_weights.base(config)
   tasks = setting_lib.load_tasks(config)
   job = job_lib.begin(config, folder, tasks, weights)

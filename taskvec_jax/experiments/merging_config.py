@@ -3,17 +3,17 @@
 Tasks, model, seeds, heads and finetuning are the main job's, and mean the same.
 Runs have a stated length instead of ending when they converge: `num_epochs` in
 the exact regime and `empirical.max_epochs` in the empirical one, so that a
-merge is compared with multitask training of the same budget. Of `analysis`,
-the rates and the iterations of Lanczos are used.
+merge is compared with multitask training of as many epochs. A mini-batch epoch
+of it is as long as the largest task's, and smaller tasks start again. Of
+`analysis`, the rates and the iterations of Lanczos are used.
 """
 
 import dataclasses
-import math
 
+from taskvec_jax.experiments import checks
 from taskvec_jax.experiments import config as config_lib
 from taskvec_jax.experiments import merging_inputs
 from taskvec_jax.experiments import merging_methods
-from taskvec_jax.experiments import setting_summary
 
 # The main job's, which have no effect here.
 _UNUSED = ('alpha', 'max_epochs', 'patience', 'merge_epochs', 'alphas')
@@ -39,7 +39,7 @@ class MergingConfig(config_lib.Config):
 
 def check(config: MergingConfig) -> None:
   """Raises a ValueError, one sentence, for numbers that make no sense."""
-  setting_summary.check_unused(config, _UNUSED)
+  checks.unused(config, *_UNUSED)
   # The epochs that the main job merges after need not fit into these runs.
   config_lib.check(dataclasses.replace(config, merge_epochs=(1,)))
   unknown = [m for m in config.methods if m not in merging_methods.METHODS]
@@ -52,17 +52,8 @@ def check(config: MergingConfig) -> None:
     raise ValueError(
         f'config.methods must name no method twice but is {config.methods}.'
     )
-  scalings = config.scalings
-  if not scalings or sorted(set(scalings)) != list(scalings) or scalings[0] < 0:
-    raise ValueError(
-        'config.scalings must rise and not be negative, with at least one'
-        f' number, but is {scalings}.'
-    )
-  if config.analysis.rates_epochs and len(config.analysis.rates_sharpness) < 2:
-    raise ValueError(
-        'config.analysis.rates_sharpness must hold two numbers at least, for a'
-        f' slope, but is {config.analysis.rates_sharpness}.'
-    )
+  checks.rising(config, 1, 'scalings')
+  checks.within(config, '[0, inf)', 'scalings')
   published = config.published
   if published.finetuned or published.write_merged:
     raise ValueError(
@@ -85,18 +76,11 @@ def num_epochs(config: MergingConfig, regime: str) -> int:
 
 
 def _check_numbers(config: MergingConfig) -> None:
-  numbers = dataclasses.asdict(config.numbers)
-  for name in merging_inputs.FRACTIONS:
-    if not 0 <= numbers[name] <= 1:
-      raise ValueError(
-          f'config.numbers.{name} must lie between 0 and 1 but is'
-          f' {numbers[name]}.'
-      )
-  for name in set(numbers) - set(merging_inputs.FRACTIONS):
-    if not (numbers[name] > 0 and math.isfinite(numbers[name])):
-      raise ValueError(
-          f'config.numbers.{name} must be positive but is {numbers[name]}.'
-      )
+  for name in dataclasses.asdict(config.numbers):
+    if name in merging_inputs.FRACTIONS:
+      checks.within(config, '[0, 1]', f'numbers.{name}')
+    else:
+      checks.positive(config, f'numbers.{name}')
   if config.numbers.breadcrumbs_beta > config.numbers.breadcrumbs_gamma:
     raise ValueError(
         'config.numbers.breadcrumbs_beta must not exceed breadcrumbs_gamma,'

@@ -169,13 +169,18 @@ def regmean_merge(inputs: Inputs) -> Merged:
 
 
 def diagonal_fishers(
-    setting: setting_lib.Setting, task_vectors, *, at_most: int
+    setting: setting_lib.Setting, task_vectors, *, at_most: int, seed: int
 ) -> merging_inputs.Fishers:
-  """Returns each task's exact diagonal Fisher at its own model."""
+  """Returns each task's exact diagonal Fisher at its own model.
+
+  Over a random choice of images: sets come sorted by class.
+  """
   start = time.monotonic()
   by_task, num_inputs = {}, 0
   for task, vector in task_vectors.items():
-    chosen = setting.data[task].train.inputs[:at_most]
+    images = setting.data[task].train.inputs
+    order = np.random.default_rng([seed, 2]).permutation(len(images))
+    chosen = images[np.sort(order[:at_most])]
     num_inputs += len(chosen)
     by_task[task] = fisher.diagonal_fisher(
         jax.tree_util.Partial(

@@ -18,7 +18,6 @@ from taskvec_jax.gradients import losses
 from taskvec_jax.merging import adamerging
 from taskvec_jax.merging import regmean
 from taskvec_jax.models import encoders
-from taskvec_jax.models import heads
 from taskvec_jax.tasks import batching
 
 
@@ -63,11 +62,7 @@ def batch_loss(
 @functools.cache
 def logits_fn(module: nn.Module) -> Callable:
   """Returns `(head, params, inputs) -> logits`."""
-
-  def logits(head, params, inputs):
-    return heads.logits(head, encoders.encode(module, params, inputs))
-
-  return logits
+  return functools.partial(losses.logits, module)
 
 
 @functools.cache

@@ -9,9 +9,11 @@ from collections.abc import Callable
 import functools
 from typing import NamedTuple
 
+from taskvec_jax.experiments import evaluation
 from taskvec_jax.experiments import merging_data
 from taskvec_jax.experiments import merging_inputs
 from taskvec_jax.experiments import merging_training
+from taskvec_jax.experiments import task_losses
 from taskvec_jax.merging import averaging
 from taskvec_jax.merging import breadcrumbs
 from taskvec_jax.merging import dare
@@ -35,7 +37,8 @@ class Method(NamedTuple):
   merge: Callable[[Inputs], Merged]
   scaling: float | None = None  # in use without validation data
   is_tuned: bool = False  # whether validation data choose a scaling, too
-  is_linear: bool = False  # whether the merged model is the linearised one
+  # What counts its right answers: the model's, or its linearisation's.
+  correct_sum_fn: evaluation.CorrectSumFn = task_losses.correct_sum
   reads_fishers: bool = False
   regimes: tuple[str, ...] = _REGIMES  # that it has a meaning in
 
@@ -150,7 +153,12 @@ METHODS = {
     'average': Method(_average),
     'model_stock': Method(_model_stock),
     'task_arithmetic': Method(_sum, 0.3, is_tuned=True),
-    'linearised': Method(_sum, 0.3, is_tuned=True, is_linear=True),
+    'linearised': Method(
+        _sum,
+        0.3,
+        is_tuned=True,
+        correct_sum_fn=task_losses.linear_correct_sum,
+    ),
     'ties': Method(_ties, 1.0, is_tuned=True),
     'ties_reference': Method(_ties_reference, 0.3, is_tuned=True),
     'dare': Method(_dare, 0.3, is_tuned=True),

@@ -9,8 +9,8 @@ import pathlib
 from typing import NamedTuple
 
 from taskvec_jax import tree
+from taskvec_jax.experiments import config as config_lib
 from taskvec_jax.experiments import merging_config
-from taskvec_jax.experiments import regimes
 from taskvec_jax.experiments import setting as setting_lib
 from taskvec_jax.experiments import training
 from taskvec_jax.report import merging_results
@@ -34,7 +34,7 @@ def models(
 ) -> Models:
   """Returns the models, trained here or read back from their checkpoints."""
   last, trained = {}, []
-  for task in [*setting.data, regimes.MULTITASK]:
+  for task in [*setting.data, config_lib.MULTITASK]:
     run = _run(config, setting, folder, seed, regime, task)
     num_epochs = merging_config.num_epochs(config, regime)
     last[task] = run.snapshots[num_epochs]
@@ -48,7 +48,7 @@ def models(
             length=float(tree.norm(tree.sub(last[task], setting.base_params))),
         )
     )
-  return Models(last, last.pop(regimes.MULTITASK), trained)
+  return Models(last, last.pop(config_lib.MULTITASK), trained)
 
 
 def _run(config, setting, folder, seed: int, regime: str, task: str):
@@ -61,6 +61,6 @@ def _run(config, setting, folder, seed: int, regime: str, task: str):
       seed=seed,
       regime=regime,
       max_epochs=num_epochs,
-      patience=num_epochs,  # none stops before
+      patience=0,
       merge_epochs=tuple(sorted({1, num_epochs})),
   )

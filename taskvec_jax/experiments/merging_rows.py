@@ -1,6 +1,9 @@
 """The rows of the comparison: one method, merged and measured.
 
-A method is called once; each rule for its scaling gives a row.
+A method is called once; each rule for its scaling gives a row. The candidates
+for a scaling are judged by the mean over the tasks of accuracy on validation
+data, over that of the task's own model (`coefficient_search`, as Ilharco et al.
+do it).
 """
 
 from collections.abc import Mapping
@@ -10,16 +13,18 @@ import time
 from typing import NamedTuple
 
 import jax
+import numpy as np
 
 from taskvec_jax import tree
+from taskvec_jax.experiments import evaluation
 from taskvec_jax.experiments import merging_config
 from taskvec_jax.experiments import merging_data
 from taskvec_jax.experiments import merging_gaps
 from taskvec_jax.experiments import merging_inputs
 from taskvec_jax.experiments import merging_methods
 from taskvec_jax.experiments import merging_models
-from taskvec_jax.experiments import merging_scores
 from taskvec_jax.experiments import setting as setting_lib
+from taskvec_jax.experiments import task_losses
 from taskvec_jax.merging import coefficient_search
 from taskvec_jax.report import merging_results
 from taskvec_jax.task_vectors import arithmetic
@@ -33,8 +38,8 @@ class Bench(NamedTuple):
 
   inputs: merging_inputs.Inputs
   models: merging_models.Models
-  validation: merging_scores.Split
-  test: merging_scores.Split
+  validation: evaluation.Split
+  test: evaluation.Split
   references: dict[str, float]  # validation accuracy of the tasks' own models
   scalings: list[float]  # candidates
 
@@ -47,8 +52,8 @@ def bench(
     regime: str,
 ) -> Bench:
   """Returns the bench of one seed and regime."""
-  validation = merging_scores.split(setting, 'validation')
-  references = merging_scores.accuracies(setting, validation, models.finetuned)
+  validation = evaluation.place(setting, 'validation')
+  references = evaluation.accuracies(validation, models.finetuned)
   # A model that is right nowhere is no unit to measure in: one image is.
   references = {
       task: max(value, 1 / validation.num_examples[task])
@@ -62,13 +67,13 @@ def bench(
 
   def accuracy(task: str, task_vector: Params) -> float:
     params = arithmetic.edit(setting.base_params, task_vector)
-    found = merging_scores.accuracies(setting, validation, {task: params})
-    return found[task]
+    return evaluation.accuracies(validation, {task: params})[task]
 
   def score(task_vector: Params) -> float:
-    (value,) = merging_scores.curve(
-        setting, validation, task_vector, [1.0], references
+    curves = evaluation.curves(
+        validation, setting.base_params, task_vector, [1.0]
     )
+    (value,) = _normalised(curves, references)
     return value
 
   inputs = merging_inputs.Inputs(
@@ -83,7 +88,10 @@ def bench(
       validation_accuracy=accuracy,
       fishers=functools.cache(
           lambda: merging_data.diagonal_fishers(
-              setting, task_vectors, at_most=config.numbers.fisher_inputs
+              setting,
+              task_vectors,
+              at_most=config.numbers.fisher_inputs,
+              seed=seed,
           )
       ),
   )
@@ -91,7 +99,7 @@ def bench(
       inputs,
       models,
       validation,
-      merging_scores.split(setting, 'test'),
+      evaluation.place(setting, 'test'),
       references,
       list(config.scalings),
   )
@@ -125,7 +133,7 @@ def rows(bench: Bench, name: str) -> list[merging_results.Merge]:
             bench,
             name,
             tree.scale(scaling, merged.task_vector),
-            is_linear=method.is_linear,
+            method.correct_sum_fn,
         ),
         coefficients=merged.coefficients,
         examples=merged.examples,
@@ -143,14 +151,14 @@ def rows(bench: Bench, name: str) -> list[merging_results.Merge]:
     found.append(row(1.0))
   if method.is_tuned:
     start = time.monotonic()
-    curve = merging_scores.curve(
-        inputs.setting,
+    curves = evaluation.curves(
         bench.validation,
+        inputs.setting.base_params,
         merged.task_vector,
         bench.scalings,
-        bench.references,
-        is_linear=method.is_linear,
+        method.correct_sum_fn,
     )
+    curve = _normalised(curves, bench.references)
     searching = time.monotonic() - start
     scaling = coefficient_search.choose(bench.scalings, curve)
     number = merging_inputs.num_examples(inputs, 'validation')
@@ -168,8 +176,19 @@ def rows(bench: Bench, name: str) -> list[merging_results.Merge]:
   return found
 
 
+def _normalised(
+    curves: Mapping[str, np.ndarray], references: Mapping[str, float]
+) -> list[float]:
+  """Returns the mean over tasks of the curves over their references."""
+  total = sum(curves[task] / value for task, value in references.items())
+  return np.asarray(total / len(references)).tolist()
+
+
 def _merged_row(
-    bench: Bench, method: str, task_vector: Params, *, is_linear: bool = False
+    bench: Bench,
+    method: str,
+    task_vector: Params,
+    correct_sum_fn: evaluation.CorrectSumFn = task_losses.correct_sum,
 ) -> merging_results.Merge:
   """Returns the row of `theta_0 + tau`."""
   setting = bench.inputs.setting
@@ -179,7 +198,7 @@ def _merged_row(
       method,
       dict.fromkeys(setting.data, params),
       merging_gaps.place(setting, task_vector, bench.models.multitask),
-      is_linear=is_linear,
+      correct_sum_fn,
   )
 
 
@@ -188,8 +207,7 @@ def _row(
     method: str,
     params: Mapping[str, Params],
     place: merging_gaps.Place,
-    *,
-    is_linear: bool = False,
+    correct_sum_fn: evaluation.CorrectSumFn = task_losses.correct_sum,
 ) -> merging_results.Merge:
   """Returns a row without what only some methods have."""
   return merging_results.Merge(
@@ -200,9 +218,7 @@ def _row(
       scaling=None,
       scalings=[],
       curve=[],
-      accuracy=merging_scores.accuracies(
-          bench.inputs.setting, bench.test, params, is_linear=is_linear
-      ),
+      accuracy=evaluation.accuracies(bench.test, params, correct_sum_fn),
       distance=place.distance,
       relative_distance=place.relative_distance,
       cosine=place.cosine,

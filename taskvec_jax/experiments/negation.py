@@ -22,6 +22,8 @@ from typing import NamedTuple
 
 from taskvec_jax.experiments import accuracy
 from taskvec_jax.experiments import analogy
+from taskvec_jax.experiments import checks
+from taskvec_jax.experiments import config as config_lib
 from taskvec_jax.experiments import description
 from taskvec_jax.experiments import disentanglement
 from taskvec_jax.experiments import evaluation
@@ -29,7 +31,6 @@ from taskvec_jax.experiments import forgetting
 from taskvec_jax.experiments import job as job_lib
 from taskvec_jax.experiments import negation_config
 from taskvec_jax.experiments import negation_models
-from taskvec_jax.experiments import regimes
 from taskvec_jax.experiments import setting as setting_lib
 from taskvec_jax.experiments import setting_summary
 from taskvec_jax.report import claims
@@ -65,7 +66,7 @@ def run(
   bounds, and of several processes it refuses all.
   """
   negation_config.check(config)
-  setting_summary.check_one_process()
+  checks.one_process()
   tasks = setting_lib.load_tasks(config)
   negation_config.check_tasks(config, tasks)
   job = job_lib.begin(config, folder, tasks)
@@ -75,9 +76,9 @@ def run(
           job.setting_fn(config.seeds[0]),
           command=command,
           finetuning=(
-              f'{description.update_rule(config.empirical)}, until'
-              f' {config.patience} epochs bring no better validation loss, at'
-              f' most {config.empirical.max_epochs} epochs'
+              f'{description.update_rule(config.empirical)},'
+              f' {description.length(config)} {config.empirical.max_epochs}'
+              ' epochs'
           ),
           left_out=_left_out(config),
       ),
@@ -153,7 +154,7 @@ def _forgetting(bench: _Bench) -> list[negation_results.Forgetting]:
           'base': forgetting.Start(setting.base_params, {}),
           'merged': _merged_start(setting, task_vectors, config.alphas),
           'multitask': forgetting.Start(
-              bench.finetune(setting, regimes.MULTITASK),
+              bench.finetune(setting, config_lib.MULTITASK),
               {target: _without(bench, target) for target in targets},
           ),
       },
@@ -173,8 +174,8 @@ def _merged_start(
       task_vectors, dict.fromkeys(task_vectors, 1.0)
   )
   candidates = sorted({1 / len(task_vectors), *alphas})
-  curve_fn = evaluation.curve_fn(setting, 'validation')
-  curves = curve_fn(setting.base_params, total, candidates)
+  validation = evaluation.place(setting, 'validation')
+  curves = evaluation.curves(validation, setting.base_params, total, candidates)
   alpha = accuracy.choose_alpha(curves, candidates)
   return forgetting.merged_start(setting.base_params, task_vectors, alpha)
 
@@ -185,7 +186,7 @@ def _without(bench: _Bench, target: str) -> Params:
   others = [task for task in setting.data if task != target]
   return bench.finetune(
       negation_models.only(setting, others),
-      regimes.MULTITASK,
+      config_lib.MULTITASK,
       f'without_{target}',
   )
 

@@ -8,8 +8,8 @@ from collections.abc import Collection
 import dataclasses
 import math
 
+from taskvec_jax.experiments import checks
 from taskvec_jax.experiments import config as config_lib
-from taskvec_jax.experiments import setting_summary
 
 _UNUSED = (  # of the main job's fields; they have no effect here
     'regimes',
@@ -45,7 +45,7 @@ class NegationConfig(config_lib.Config):
 def check(config: NegationConfig) -> None:
   """Raises a ValueError, one sentence, for numbers that make no sense."""
   config_lib.check(config)
-  setting_summary.check_unused(config, _UNUSED)
+  checks.unused(config, *_UNUSED)
   if len(config.tasks) < 2:
     raise ValueError(
         'config.tasks must name two tasks at least, one to forget and one to'
@@ -65,14 +65,8 @@ def check(config: NegationConfig) -> None:
     values = getattr(config, name)
     if not all(math.isfinite(value) for value in values):
       raise ValueError(f'config.{name} must be finite but are {values}.')
-  if not 0 <= config.control <= 1:
-    raise ValueError(
-        f'config.control must lie between 0 and 1 but is {config.control}.'
-    )
-  if config.map_images < 0:
-    raise ValueError(
-        f'config.map_images must not be negative but is {config.map_images}.'
-    )
+  checks.within(config, '[0, 1]', 'control')
+  checks.at_least(config, 0, 'map_images')
   for name in ('pair', 'analogy'):
     value = getattr(config, name)
     if value and (len(value) != 2 or value[0] == value[1]):

@@ -6,6 +6,7 @@ in the place of runs of one's own, and merged models go back into the layout
 that the weights came in.
 """
 
+from collections.abc import Collection
 from collections.abc import Mapping
 import pathlib
 
@@ -27,12 +28,25 @@ def base(config: config_lib.Config) -> pretrained.Pretrained | None:
   """Returns the weights that a config names; None if it names none.
 
   Raises:
-    ValueError: they are not there, damaged, or not of the config's model.
+    ValueError: they are not there, damaged, or not of the config's model or
+      images; no text tower or tokenizer is there, or it does not fit them.
   """
-  name = config.published.weights
-  if not name:
+  published = config.published
+  if not published.weights:
     return None
-  return pretrained.read(hub.fetch(name), module=_module(config))
+  path = hub.fetch(published.weights)
+  weights = pretrained.read(path, module=_module(config))
+  for name in ('image_size', 'num_channels'):
+    found, wanted = getattr(weights.source.vision, name), getattr(config, name)
+    if found != wanted:
+      raise ValueError(
+          f'{path} is for images with {name} {found}, but config.{name} is'
+          f' {wanted}; set it to {found}, or name weights for {wanted}.'
+      )
+  text_source, _, _ = _text_tower(published, weights, config.model.activation)
+  if published.text_weights:
+    pretrained.read(text_source.path)  # a NaN is in no header
+  return weights
 
 
 def _module(config: config_lib.Config) -> vit.ViT:
@@ -44,23 +58,40 @@ def _module(config: config_lib.Config) -> vit.ViT:
 def check(
     config: config_lib.Config,
     weights: pretrained.Pretrained | None,
-    tasks: Mapping[str, task_lib.Task],
 ) -> None:
-  """Raises a ValueError for what would end a run later, from headers alone.
+  """Raises a ValueError for finetuned weights that would end a run later.
+
+  It needs no images, whose decoding takes longest, and holds one task's weights
+  at a time.
 
   Args:
     config: checked.
     weights: the base; None: nothing is published.
-    tasks: the run's.
   """
   if weights is None:
     return
-  _text_tower(config.published, weights, config.model.activation)
-  if config.published.finetuned:
-    for path in _finetuned_paths(config.published, tasks).values():
-      pretrained.check_finetuned(
-          pretrained.open_weights(path), weights, _module(config)
-      )
+  # What a path is called is known once it is loaded.
+  if not any(':' in spec for spec in config.tasks):
+    check_tasks(config, config.tasks)
+  for path in _finetuned_paths(config).values():
+    pretrained.read_finetuned(path, weights, module=_module(config))
+
+
+def check_tasks(config: config_lib.Config, names: Collection[str]) -> None:
+  """Raises a ValueError unless each task of a run has finetuned weights.
+
+  Args:
+    config: checked; if it names no finetuned weights, all is well.
+    names: of the tasks.
+  """
+  found = config.published.finetuned
+  paths = config_lib.pairs('published.finetuned', found)
+  if found and set(paths) != set(names):
+    raise ValueError(
+        'config.published.finetuned has weights for'
+        f' {", ".join(sorted(paths))}, but the tasks are'
+        f' {", ".join(sorted(names))}; name one for each.'
+    )
 
 
 def heads(
@@ -139,22 +170,16 @@ def finetuned(
     ValueError: a task has none, a name is no task's, or weights are damaged or
       of another architecture.
   """
+  check_tasks(config, tasks)
   return {
       task: pretrained.read_finetuned(path, weights, module=_module(config))
-      for task, path in _finetuned_paths(config.published, tasks).items()
+      for task, path in _finetuned_paths(config).items()
   }
 
 
-def _finetuned_paths(
-    published: config_lib.Published, tasks: Mapping[str, task_lib.Task]
-) -> dict[str, pathlib.Path]:
-  paths = config_lib.pairs('published.finetuned', published.finetuned)
-  if set(paths) != set(tasks):
-    raise ValueError(
-        'config.published.finetuned has weights for'
-        f' {", ".join(sorted(paths))}, but the tasks are'
-        f' {", ".join(sorted(tasks))}; name one for each.'
-    )
+def _finetuned_paths(config: config_lib.Config) -> dict[str, pathlib.Path]:
+  found = config.published.finetuned
+  paths = config_lib.pairs('published.finetuned', found)
   return {task: hub.fetch(path) for task, path in paths.items()}
 
 

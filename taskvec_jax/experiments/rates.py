@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+import tqdm
 
 from taskvec_jax import tree
 from taskvec_jax.experiments import setting as setting_lib
@@ -89,9 +90,11 @@ def rates(
 ) -> list[results_lib.Rates]:
   """Returns norms and slopes for every k of `epochs`, at most `len(steps)`."""
   by_rate = [
-      norms_by_epoch(setting, steps, epochs, eta) for eta in learning_rates
+      norms_by_epoch(setting, steps, epochs, eta)
+      for eta in tqdm.tqdm(
+          learning_rates, desc=f'rates, {batches}', disable=None, leave=False
+      )
   ]
-  num_examples = max(d.train.num_examples for d in setting.data.values())
   out = []
   for k in epochs:
     norms = [by_epoch[k] for by_epoch in by_rate]
@@ -104,7 +107,7 @@ def rates(
         results_lib.Rates(
             batches=batches,
             num_epochs=k,
-            num_examples=num_examples,
+            num_examples=setting_lib.largest_train(setting),
             learning_rates=list(learning_rates),
             gap=columns['gap'],
             left_by_correction=columns['left_by_correction'],
@@ -171,5 +174,16 @@ def descent(base_params: Params, fns: Sequence[ValueAndGradFn], eta: float):
 
 
 def slope(learning_rates: Sequence[float], norms: Sequence[float]) -> float:
-  """Returns the least-squares slope of log norm against log learning rate."""
+  """Returns the least-squares slope of log norm against log learning rate.
+
+  Raises:
+    ArithmeticError: a norm is 0.
+  """
+  if not all(norms):
+    raise ArithmeticError(
+        f'At learning rates {list(learning_rates)} the norms of the gap, or of'
+        f' what a prediction leaves of it, are {list(norms)}, and a zero has no'
+        ' slope; are two tasks the same images? Without rates:'
+        ' --config.analysis.rates_epochs="()".'
+    )
   return float(np.polyfit(np.log(learning_rates), np.log(norms), 1)[0])

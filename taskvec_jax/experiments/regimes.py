@@ -34,8 +34,6 @@ from taskvec_jax.tasks import batching
 from taskvec_jax.typing import Params
 from taskvec_jax.typing import ValueAndGradFn
 
-MULTITASK = 'multitask'
-
 
 class Step(NamedTuple):
   """What one epoch gives: the state to go on from, its parameters, its loss."""
@@ -81,7 +79,7 @@ def empirical_steps(
   The multitask epoch is as long as that of the largest task; smaller tasks
   start again within it.
   """
-  multitask_run = task == MULTITASK
+  multitask_run = task == config_lib.MULTITASK
   names = list(setting.scaling) if multitask_run else [task]
   weights = [setting.scaling[n] if multitask_run else 1.0 for n in names]
   examples = [setting.data[name].train for name in names]
@@ -168,7 +166,7 @@ def base_gradient(setting: setting_lib.Setting, task: str) -> Params:
 
 def _objective(setting: setting_lib.Setting, task: str) -> ValueAndGradFn:
   """Returns a task's exact loss and gradient, or the multitask objective's."""
-  if task != MULTITASK:
+  if task != config_lib.MULTITASK:
     return task_losses.value_and_grad_fn(setting, task)
   return multitask.multitask_value_and_grad(
       task_losses.value_and_grad_fns(setting), setting.scaling
@@ -179,22 +177,19 @@ def validation_loss_fn(
     setting: setting_lib.Setting, task: str
 ) -> Callable[[Params], float]:
   """Returns the validation loss, the scaled sum over tasks for 'multitask'."""
-  names = list(setting.scaling) if task == MULTITASK else [task]
-  weights = {n: setting.scaling[n] if task == MULTITASK else 1.0 for n in names}
-  batches = evaluation.batches(setting, 'validation')
-  split = {
-      n: (
-          task_losses.loss_sum(setting, n),
-          batches[n],
-          setting.data[n].validation.num_examples,
-      )
-      for n in names
-  }
+  weights = setting.scaling if task == config_lib.MULTITASK else {task: 1.0}
+  split = evaluation.place(setting, 'validation', list(weights))
+  loss_sums = {n: task_losses.loss_sum(setting, n) for n in weights}
 
   def validation_loss(params: Params) -> float:
     return sum(
-        weights[n] * float(full_batch.exact_mean(fn, params, batches, number))
-        for n, (fn, batches, number) in split.items()
+        weights[n]
+        * float(
+            full_batch.exact_mean(
+                loss_sum, params, split.batches[n], split.num_examples[n]
+            )
+        )
+        for n, loss_sum in loss_sums.items()
     )
 
   return validation_loss

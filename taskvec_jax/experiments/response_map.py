@@ -23,6 +23,7 @@ from taskvec_jax.second_order import correction
 from taskvec_jax.second_order import lanczos
 from taskvec_jax.second_order import response
 from taskvec_jax.task_vectors import arithmetic
+from taskvec_jax.typing import Params
 
 FIELDS = (
     'gap_share',
@@ -46,7 +47,10 @@ def extreme_eigenvalues(
   """Returns each task's (lowest, highest) eigenvalue of `H_t(theta_0)`."""
   base_params = setting.base_params
   out = {}
-  for name, fn in task_losses.grad_and_hvp_fns(setting).items():
+  fns = task_losses.grad_and_hvp_fns(setting)
+  for name, fn in tqdm.tqdm(
+      fns.items(), desc='eigenvalues', disable=None, leave=False
+  ):
     pair = lanczos.extreme_eigenvalues(
         jax.random.key(seed),
         lambda v, fn=fn: fn(base_params, v)[1],
@@ -64,49 +68,59 @@ def map_row(
     lambda_max: float,
     epochs: Sequence[int],
 ) -> results_lib.ResponseMap:
-  """Returns the map's row of one learning rate, as a map of one row."""
+  """Returns the map's row of one learning rate, as a map of one row.
+
+  One prediction after the other: of a large model both at once, with what they
+  carry for every task, need twice the memory.
+  """
   base_params, scaling = setting.base_params, setting.scaling
   plain = task_losses.value_and_grad_fns(setting)
   curved = task_losses.grad_and_hvp_fns(setting)
-  last = max(epochs)
-  tracks = {
-      name: gradient_descent.trajectory(
-          base_params, fn, learning_rate=learning_rate, num_epochs=last
-      )
-      for name, fn in plain.items()
-  }
-  steps = [curved] * last
-  second = correction.corrections(
-      base_params, steps, scaling, learning_rate=learning_rate
-  )
-  linear = response.responses(
-      base_params, steps, scaling, learning_rate=learning_rate
-  )
-  columns = {field: [] for field in FIELDS}
-  diverged = False
-  for epoch in tqdm.trange(
-      1,
-      last + 1,
+  bar = tqdm.tqdm(
       desc=f'response at eta lambda = {learning_rate * lambda_max:.2g}',
+      total=3 * max(epochs),
       disable=None,
       leave=False,
+  )
+  merged = _merged(setting, plain, learning_rate, epochs, bar)
+  steps = [curved] * max(merged, default=0)
+  cells = {epoch: dict.fromkeys(FIELDS) for epoch in epochs}
+  for state in correction.corrections(
+      base_params, steps, scaling, learning_rate=learning_rate
   ):
-    cell: dict[str, float | None] = dict.fromkeys(FIELDS)
-    try:
-      if not diverged:
-        finetuned = {name: next(track)[0] for name, track in tracks.items()}
-        corrected, responded = next(second), next(linear)
-        if epoch in epochs:
-          cell = _cell(setting, finetuned, corrected, responded, learning_rate)
-          cell['indicator'] = _indicator(plain, curved, responded)
-    except FloatingPointError:
-      diverged = True  # beyond the edge of stability: the map shows it
-    if epoch in epochs:
-      for field, column in columns.items():
-        column.append(cell[field])
+    bar.update()
+    if state.step in merged:
+      gap = tree.sub(merged[state.step], state.params)
+      second = tree.scale(learning_rate**2, state.correction)
+      moved = tree.norm(tree.sub(state.params, base_params))
+      cells[state.step] |= {
+          'correction_share': _ratio(tree.norm(second), moved),
+          'left_by_correction': _ratio(
+              tree.norm(tree.sub(gap, second)), tree.norm(gap)
+          ),
+      }
+  for state in response.responses(
+      base_params, steps, scaling, learning_rate=learning_rate
+  ):
+    bar.update()
+    if state.step in merged:
+      gap = tree.sub(merged[state.step], state.params)
+      moved = tree.norm(tree.sub(state.params, base_params))
+      cells[state.step] |= {
+          'gap_share': _ratio(tree.norm(gap), moved),
+          'response_share': _ratio(tree.norm(state.response), moved),
+          'left_by_response': _ratio(
+              tree.norm(tree.sub(gap, state.response)), tree.norm(gap)
+          ),
+          'indicator': _indicator(plain, curved, state),
+      }
+  bar.close()
+  columns = {
+      field: [cells[epoch][field] for epoch in epochs] for field in FIELDS
+  }
   return results_lib.ResponseMap(
       dtype=str(jax.tree.leaves(base_params)[0].dtype),
-      num_examples=max(d.train.num_examples for d in setting.data.values()),
+      num_examples=setting_lib.largest_train(setting),
       lambda_max=lambda_max,
       learning_rates=[learning_rate],
       epochs=list(epochs),
@@ -134,29 +148,31 @@ def join_rows(
   return dataclasses.replace(rows[0], **joined)
 
 
-def _cell(setting, finetuned, corrected, responded, learning_rate):
-  """Returns the norms and ratios of one (eta, k), without the indicator."""
+def _merged(setting, plain, learning_rate, epochs, bar) -> dict[int, Params]:
+  """Returns theta_TA after each of `epochs`, up to where a task diverges."""
   base_params = setting.base_params
-  task_vectors = {
-      name: arithmetic.task_vector(params, base_params)
-      for name, params in finetuned.items()
+  tracks = {
+      name: gradient_descent.trajectory(
+          base_params, fn, learning_rate=learning_rate, num_epochs=max(epochs)
+      )
+      for name, fn in plain.items()
   }
-  merged_params = arithmetic.merge(base_params, task_vectors, setting.scaling)
-  gap = tree.sub(merged_params, responded.params)
-  moved = tree.norm(tree.sub(responded.params, base_params))
-  second = tree.scale(learning_rate**2, corrected.correction)
-  linear = responded.response
-  return {
-      'gap_share': _ratio(tree.norm(gap), moved),
-      'correction_share': _ratio(tree.norm(second), moved),
-      'response_share': _ratio(tree.norm(linear), moved),
-      'left_by_correction': _ratio(
-          tree.norm(tree.sub(gap, second)), tree.norm(gap)
-      ),
-      'left_by_response': _ratio(
-          tree.norm(tree.sub(gap, linear)), tree.norm(gap)
-      ),
-  }
+  merged = {}
+  try:
+    for epoch in range(1, max(epochs) + 1):
+      finetuned = {name: next(track)[0] for name, track in tracks.items()}
+      bar.update()
+      if epoch in epochs:
+        task_vectors = {
+            name: arithmetic.task_vector(params, base_params)
+            for name, params in finetuned.items()
+        }
+        merged[epoch] = arithmetic.merge(
+            base_params, task_vectors, setting.scaling
+        )
+  except FloatingPointError:
+    pass  # beyond the edge of stability: the map shows it
+  return merged
 
 
 def _indicator(plain, curved, responded: response.ResponseState):

@@ -62,7 +62,11 @@ class Setting(NamedTuple):
 
 
 def load_tasks(config: config_lib.Config) -> dict[str, task_lib.Task]:
-  """Returns the tasks by name, cut to the config's sizes; splits are fixed."""
+  """Returns the tasks by name, cut to the config's sizes; splits are fixed.
+
+  Raises:
+    ValueError: one sentence, for a task that cannot be loaded or used.
+  """
   tasks = {}
   for spec in config.tasks:
     task = load.load_task(
@@ -76,13 +80,33 @@ def load_tasks(config: config_lib.Config) -> dict[str, task_lib.Task]:
           f'Two of config.tasks are called {task.name!r}; rename a folder so'
           ' that every task has its own name.'
       )
+    if task.name == config_lib.MULTITASK:
+      raise ValueError(
+          f'{spec!r} is a task called {task.name!r}, which is what the run on'
+          ' all tasks is called; rename the folder.'
+      )
     assert task.validation is not None  # load_task holds it out
     tasks[task.name] = task._replace(
         train=_at_most(task.train, config.max_train),
         validation=_at_most(task.validation, config.max_validation),
         test=_at_most(task.test, config.max_test),
     )
+    if not config.published.weights:
+      _check_classes(tasks[task.name])
   return tasks
+
+
+def _check_classes(task: task_lib.Task) -> None:
+  """Refuses a task whose head, a linear probe, cannot be fitted."""
+  missing = set(range(task.num_classes)) - set(task.train.labels.tolist())
+  if missing:
+    names = [task.class_names[label] for label in sorted(missing)]
+    raise ValueError(
+        f'Task {task.name!r} has no training image of {len(names)} of its'
+        f' {task.num_classes} classes, such as {names[0]!r}, once validation'
+        ' images are held out and max_train is applied; its head needs one of'
+        ' each class.'
+    )
 
 
 def build(
@@ -154,6 +178,11 @@ def limited(
           for name, task in tasks.items()
       }
   )
+
+
+def largest_train(setting: Setting) -> int:
+  """Returns how many training examples the task with most of them has."""
+  return max(data.train.num_examples for data in setting.data.values())
 
 
 def cast(setting: Setting, dtype: Any) -> Setting:

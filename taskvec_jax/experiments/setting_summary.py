@@ -7,7 +7,6 @@ import jax
 from taskvec_jax.experiments import config as config_lib
 from taskvec_jax.experiments import description
 from taskvec_jax.experiments import setting as setting_lib
-from taskvec_jax.gradients import full_batch
 from taskvec_jax.report import experiment_results
 
 
@@ -38,31 +37,3 @@ def summarise(
       finetuning=finetuning,
       left_out=[*description.fewer_images(config), *left_out],
   )
-
-
-def check_unused(config: config_lib.Config, names: Sequence[str]) -> None:
-  """Raises a ValueError if a field that has no effect here was changed.
-
-  A setting that is silently ignored is worse than one that is refused.
-
-  Args:
-    config: of an experiment that inherits the main job's fields.
-    names: of the fields that it does not read, top level.
-  """
-  plain = config_lib.Config(config.name, config.tasks, config.model)
-  for name in names:
-    value, default = getattr(config, name), getattr(plain, name)
-    if value != default:
-      raise ValueError(
-          f'config.{name} is {value!r}, but has no effect on this experiment;'
-          f' leave it at {default!r}.'
-      )
-
-
-def check_one_process() -> None:
-  """Raises a ValueError in a run of several processes."""
-  if full_batch.process()[1] > 1:
-    raise ValueError(
-        'This experiment runs in one process, but this run has'
-        f' {full_batch.process()[1]}.'
-    )

@@ -12,7 +12,7 @@ from typing import Any
 
 import tqdm
 
-from taskvec_jax.experiments import setting_summary
+from taskvec_jax.experiments import checks
 from taskvec_jax.experiments import workdir as workdir_lib
 from taskvec_jax.report import claims
 from taskvec_jax.report import results as results_lib
@@ -49,7 +49,7 @@ def run(
     ValueError: a work folder of another run, or several processes.
     FloatingPointError: a loss became NaN or infinite.
   """
-  setting_summary.check_one_process()
+  checks.one_process()
   folder = workdir_lib.open_workdir(folder, config)
   sections, seconds = [], {}
   # A bar on a terminal, nothing in a log.

@@ -43,8 +43,10 @@ def run(
   """
   config_lib.check(config)
   weights = published_weights.base(config)
+  published_weights.check(config, weights)
   tasks = setting_lib.load_tasks(config)
-  published_weights.check(config, weights, tasks)
+  published_weights.check_tasks(config, tasks)
+  analysis.check(config, tasks)
   job = job_lib.begin(config, folder, tasks, weights)
   # Of models that others finetuned no derivative is taken.
   trains = not config.published.finetuned

@@ -1,11 +1,18 @@
-"""Each task's loss L_t under its frozen head, exact over all its examples."""
+"""Each task's loss L_t under its frozen head, exact over all its examples.
 
+And what accuracies are made of: how many examples have their label on top.
+"""
+
+import functools
+
+from flax import linen as nn
 import jax
 
 from taskvec_jax.experiments import setting as setting_lib
 from taskvec_jax.experiments import splits
 from taskvec_jax.gradients import full_batch
 from taskvec_jax.gradients import losses
+from taskvec_jax.merging import linearised
 from taskvec_jax.models import heads
 from taskvec_jax.typing import GradAndHvpFn
 from taskvec_jax.typing import ValueAndGradFn
@@ -24,11 +31,37 @@ def loss_sum(setting: setting_lib.Setting, task: str) -> jax.tree_util.Partial:
   )
 
 
-def score_sum(setting: setting_lib.Setting, task: str) -> jax.tree_util.Partial:
-  """Returns `(params, batch) -> (summed loss, number correct)` of one task."""
+def correct_sum(
+    setting: setting_lib.Setting, task: str
+) -> jax.tree_util.Partial:
+  """Returns `(params, batch) -> number correct` of one task."""
   return jax.tree_util.Partial(
-      losses.score_sum_fn(setting.module), padded_head(setting, task)
+      losses.correct_sum_fn(setting.module), padded_head(setting, task)
   )
+
+
+def linear_correct_sum(
+    setting: setting_lib.Setting, task: str
+) -> jax.tree_util.Partial:
+  """Returns the same of the model that is linearised at `theta_0`."""
+  return jax.tree_util.Partial(
+      _linear_correct_sum_fn(setting.module),
+      padded_head(setting, task),
+      setting.base_params,
+  )
+
+
+# One function a module, as in `losses`.
+@functools.cache
+def _linear_correct_sum_fn(module: nn.Module):
+  def correct_sum(head, base_params, params, batch):
+    linear_fn = linearised.linearised(
+        functools.partial(losses.logits, module, head), base_params
+    )
+    logits = linear_fn(params, batch.inputs)
+    return losses.num_correct(logits, batch.labels, batch.mask)
+
+  return correct_sum
 
 
 def value_and_grad_fn(

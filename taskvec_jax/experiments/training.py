@@ -33,7 +33,7 @@ def run(
     seed: of the batches' order.
     regime: 'exact' or 'empirical'.
     max_epochs: cap on the epochs.
-    patience: epochs without a better validation loss that end it.
+    patience: epochs without a better validation loss that end it; 0: none do.
     merge_epochs: parameters are kept after each.
     name: of the run on disk; the task's if it is empty.
 

@@ -20,7 +20,9 @@ sum is the same.
 Cost of a gradient: one forward and backward pass over the data, three copies
 of the parameters (two accumulators and one batch's gradient) and the
 activations of one batch. Nothing stores a gradient an example. This is the
-only file that knows of devices; `psum` comes after `grad`, never inside it.
+only file that knows of devices; `psum` comes after `grad`, never inside it. Of
+`shard_map`, from which today's JAX builds `pmap`, no more is needed than `pmap`
+gives: one leading axis of devices, and replicated results.
 
 Source: TwoSum is Knuth, TAOCP 2, 4.2.2; the common grid is the extraction of
 Rump, Ogita and Oishi, "Accurate floating-point summation", SISC 2008.
@@ -158,7 +160,7 @@ def place(batches: Batches) -> Batches:
   """
   if callable(batches):
     return batches
-  return _place(_num_shards(batches))(batches)
+  return _program(_as_it_is, _num_shards(batches))(batches)
 
 
 def exact_mean(
@@ -182,9 +184,8 @@ def exact_mean(
   if callable(batches):
     return _divide(exact_pair(sum_fn, operands, batches), num_examples)
   with _full_precision():
-    return _means(_num_shards(batches))(
-        _as_tree(sum_fn), operands, num_examples, batches
-    )
+    mean = _program(_mean, _num_shards(batches), (None, None, None, 0), None)
+    return mean(_as_tree(sum_fn), operands, num_examples, batches)
 
 
 def exact_pair(
@@ -194,7 +195,8 @@ def exact_pair(
   with _full_precision():
     if callable(batches):
       return _streamed_pair(_as_tree(sum_fn), operands, batches())
-    return _pairs(_num_shards(batches))(_as_tree(sum_fn), operands, batches)
+    pair = _program(_pair, _num_shards(batches), (None, None, 0), None)
+    return pair(_as_tree(sum_fn), operands, batches)
 
 
 def exact_value_and_grad(
@@ -285,10 +287,12 @@ def _split_sum(high: Array, low: Array) -> tuple[Array, Array]:
 
 def _pair(sum_fn, operands, batches):
   """The body of every program here; runs on each device."""
+  return _over_devices(*_first_pair(sum_fn, operands, batches))
+
+
+def _first_pair(sum_fn, operands, batches):
   zeros = _zeros(sum_fn, operands, batches)
-  return _over_devices(
-      *_over_batches(sum_fn, operands, (zeros, zeros), batches)
-  )
+  return _over_batches(sum_fn, operands, (zeros, zeros), batches)
 
 
 def _zeros(sum_fn, operands, batches):
@@ -331,9 +335,12 @@ def _streamed_pair(sum_fn, operands, pieces: Any):
   for piece in pieces:
     count = _num_shards(piece)
     if pair is None:
-      pair = _start(count)(sum_fn, operands, piece)
+      start = _program(_first_pair, count, (None, None, 0))
+      pair = start(sum_fn, operands, piece)
     else:
-      pair = _go_on(count)(sum_fn, operands, pair, piece)
+      # Each device keeps its own pair until the end.
+      go_on = _program(_over_batches, count, (None, None, 0, 0), donate=(2,))
+      pair = go_on(sum_fn, operands, pair, piece)
     # Or all pieces would be on their way to the devices at once.
     jax.block_until_ready(pair)
   if pair is None:
@@ -341,7 +348,7 @@ def _streamed_pair(sum_fn, operands, pieces: Any):
         'The function that yields batches yielded none; at least one is'
         ' needed.'
     )
-  return _finish(count)(*pair)
+  return _program(_over_devices, count, out_axes=None)(*pair)
 
 
 def _mean(sum_fn, operands, num_examples, batches):
@@ -357,68 +364,21 @@ def _mean_of_pair(pair, num_examples):
 _divide = jax.jit(_mean_of_pair)
 
 
+def _as_it_is(batches):
+  return batches
+
+
 @functools.cache
-def _means(num_shards: int):
+def _program(fn, num_shards: int, in_axes: Any = 0, out_axes=0, donate=()):
+  """Returns `fn` as a program of the first devices; None: alike on all."""
   return jax.pmap(
-      _mean,
+      fn,
       axis_name=_AXIS,
-      in_axes=(None, None, None, 0),
-      out_axes=None,
+      in_axes=in_axes,
+      out_axes=out_axes,
+      donate_argnums=donate,
       devices=_devices(num_shards),
   )
-
-
-@functools.cache
-def _pairs(num_shards: int):
-  return jax.pmap(
-      _pair,
-      axis_name=_AXIS,
-      in_axes=(None, None, 0),
-      out_axes=None,
-      devices=_devices(num_shards),
-  )
-
-
-def _first_pair(sum_fn, operands, batches):
-  zeros = _zeros(sum_fn, operands, batches)
-  return _over_batches(sum_fn, operands, (zeros, zeros), batches)
-
-
-# Of a streamed sum: each device keeps its own pair until the end.
-@functools.cache
-def _start(num_shards: int):
-  return jax.pmap(
-      _first_pair,
-      axis_name=_AXIS,
-      in_axes=(None, None, 0),
-      devices=_devices(num_shards),
-  )
-
-
-@functools.cache
-def _go_on(num_shards: int):
-  return jax.pmap(
-      _over_batches,
-      axis_name=_AXIS,
-      in_axes=(None, None, 0, 0),
-      donate_argnums=2,
-      devices=_devices(num_shards),
-  )
-
-
-@functools.cache
-def _finish(num_shards: int):
-  return jax.pmap(
-      _over_devices,
-      axis_name=_AXIS,
-      out_axes=None,
-      devices=_devices(num_shards),
-  )
-
-
-@functools.cache
-def _place(num_shards: int):
-  return jax.pmap(lambda x: x, axis_name=_AXIS, devices=_devices(num_shards))
 
 
 @functools.cache

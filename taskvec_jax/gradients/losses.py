@@ -20,6 +20,13 @@ from taskvec_jax.typing import Array
 from taskvec_jax.typing import Params
 
 
+def logits(
+    module: nn.Module, head: heads.Head, params: Params, inputs: Array
+) -> Array:
+  """Returns logits `[N, C]` of `inputs [N, H, W, C']` under a head."""
+  return heads.logits(head, encoders.encode(module, params, inputs))
+
+
 def cross_entropy_sum(logits: Array, labels: Array, mask: Array) -> Array:
   """Returns the cross-entropy in nats, summed over the unmasked examples.
 
@@ -53,28 +60,25 @@ def loss_sum_fn(
   def loss_sum(
       head: heads.Head, params: Params, batch: batching.Batch
   ) -> Array:
-    logits = heads.logits(head, encoders.encode(module, params, batch.inputs))
-    return cross_entropy_sum(logits, batch.labels, batch.mask)
+    found = logits(module, head, params, batch.inputs)
+    return cross_entropy_sum(found, batch.labels, batch.mask)
 
   return loss_sum
 
 
 @functools.cache
-def score_sum_fn(
+def correct_sum_fn(
     module: nn.Module,
-) -> Callable[[heads.Head, Params, batching.Batch], tuple[Array, Array]]:
-  """Returns `(loss_sum, num_correct)` as one function, like `loss_sum_fn`."""
+) -> Callable[[heads.Head, Params, batching.Batch], Array]:
+  """Returns `correct_sum(head, params, batch)`, how many are right."""
 
-  def score_sum(
+  def correct_sum(
       head: heads.Head, params: Params, batch: batching.Batch
-  ) -> tuple[Array, Array]:
-    logits = heads.logits(head, encoders.encode(module, params, batch.inputs))
-    return (
-        cross_entropy_sum(logits, batch.labels, batch.mask),
-        num_correct(logits, batch.labels, batch.mask),
-    )
+  ) -> Array:
+    found = logits(module, head, params, batch.inputs)
+    return num_correct(found, batch.labels, batch.mask)
 
-  return score_sum
+  return correct_sum
 
 
 @functools.cache

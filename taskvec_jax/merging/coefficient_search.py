@@ -3,10 +3,10 @@
   curve_i = score( theta_0 + tau(s_i) ),   tau(s) = s tau  or any tau(s),
 
 on validation data. The grid is a `lax.map` inside one program: a candidate
-costs one evaluation, and one copy of the parameters times `chunk_size`, the
-candidates that are evaluated side by side by `vmap`. Everything here but
-`choose` and `choose_under_control` is traceable, so that a score summed over
-one batch goes through `full_batch.exact_mean` with the curve as its result:
+costs one evaluation and, while it lasts, one copy of the parameters. Everything
+here but `choose` and `choose_under_control` is traceable, so that a score
+summed over one batch goes through `full_batch.exact_mean` with the curve as its
+result:
 
   lambda operands, batch: curve(
       lambda params: score_sum(params, batch), *operands)
@@ -41,8 +41,6 @@ def curve(
     base_params: Params,
     task_vector: Params,
     scalings: Array,
-    *,
-    chunk_size: int = 1,
 ) -> Any:
   """Returns `score_fn(theta_0 + s tau)` for every scaling s.
 
@@ -51,19 +49,15 @@ def curve(
     base_params: `theta_0`.
     task_vector: `tau`, already merged.
     scalings: float `[S]`, the candidates.
-    chunk_size: candidates evaluated side by side.
 
   Returns:
     The scores' tree with an axis `[S]` in front of every leaf.
 
   Raises:
-    ValueError: no candidate, chunk_size below 1, or the trees differ.
+    ValueError: no candidate, or the trees differ.
   """
-  _check(scalings, chunk_size)
   return _map(
-      lambda s: score_fn(arithmetic.edit(base_params, task_vector, s)),
-      scalings,
-      chunk_size,
+      lambda s: score_fn(arithmetic.edit(base_params, task_vector, s)), scalings
   )
 
 
@@ -72,8 +66,6 @@ def curve_of(
     base_params: Params,
     task_vector_fn: Callable[[Array], Params],
     values: Array,
-    *,
-    chunk_size: int = 1,
 ) -> Any:
   """Returns `score_fn(theta_0 + tau(v))` for every value v of any number.
 
@@ -82,7 +74,6 @@ def curve_of(
     base_params: `theta_0`.
     task_vector_fn: the method, `scalar -> merged task vector`, traceable.
     values: `[V]`, the candidates.
-    chunk_size: candidates evaluated side by side.
 
   Returns:
     The scores' tree with an axis `[V]` in front of every leaf.
@@ -90,11 +81,9 @@ def curve_of(
   Raises:
     ValueError: as `curve`.
   """
-  _check(values, chunk_size)
   return _map(
       lambda v: score_fn(arithmetic.edit(base_params, task_vector_fn(v))),
       values,
-      chunk_size,
   )
 
 
@@ -147,19 +136,13 @@ def choose_under_control(
   return float(values[int(np.argmin(np.where(allowed, target, np.inf)))])
 
 
-def _map(fn: Callable, values: Array, chunk_size: int) -> Any:
-  values = jnp.asarray(values)
-  return lax.map(fn, values, batch_size=chunk_size if chunk_size > 1 else None)
-
-
-def _check(values: Array, chunk_size: int) -> None:
+def _map(fn: Callable, values: Array) -> Any:
   if np.ndim(values) != 1 or not np.shape(values)[0]:
     raise ValueError(
         'The candidates must be a vector of at least one number, but have'
         f' shape {np.shape(values)}.'
     )
-  if chunk_size < 1:
-    raise ValueError(f'chunk_size must be at least 1 but is {chunk_size}.')
+  return lax.map(fn, jnp.asarray(values))
 
 
 def _checked(

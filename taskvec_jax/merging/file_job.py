@@ -10,22 +10,11 @@ from typing import Any
 from typing import NamedTuple
 
 from taskvec_jax.merging import recipe as recipe_lib
+from taskvec_jax.merging import slice_merging
 from taskvec_jax.merging import slice_methods
 from taskvec_jax.merging import streams
 from taskvec_jax.task_vectors import file_writing
 from taskvec_jax.task_vectors import files as files_lib
-
-# Beside a base's weights: what else a library needs to load it.
-_BESIDE = (
-    '*config.json',
-    'tokenizer*',
-    'vocab.*',
-    'merges.txt',
-    'special_tokens_map.json',
-    'added_tokens.json',
-    'spiece.model',
-    'chat_template*',
-)
 
 
 class Job(NamedTuple):
@@ -114,7 +103,9 @@ def describe(job: Job) -> str:
       f'writes {job.output}, {recipe_lib.num_bytes(written) / 1e6:.1f} MB:'
       f' {", ".join(names)}'
   )
-  lines.append(f'memory: about {_memory(job) / 1e6:.0f} MB beyond the program')
+  lines.append(
+      f'memory: at most about {memory(job) / 1e6:.0f} MB beyond the program'
+  )
   return '\n'.join(lines)
 
 
@@ -139,6 +130,24 @@ def num_passes(job: Job) -> int:
   return slice_methods.METHODS[job.method].num_passes(job.numbers)
 
 
+def memory(job: Job) -> int:
+  """Returns about how many bytes a merge needs at most."""
+  num_models = len(job.inputs.models)
+  slices = plan(job)
+  largest = max((item.size for item in slices), default=0)
+  dtypes = {streams.vectors_dtype(job.inputs, item.name) for item in slices}
+  itemsize = max((dtype.itemsize for dtype in dtypes), default=4)
+  if job.method in slice_methods.ON_MATRICES:
+    # Task vectors, the result, and the parts of a decomposition.
+    return 2**25 + itemsize * (num_models + 8) * largest
+  # A slice that is read, one that is worked on, and what that takes.
+  found = 2**23 + 6 * itemsize * num_models * largest
+  if job.method in slice_methods.BY_THRESHOLDS:
+    # What is held, and counts: breadcrumbs' of two thresholds a task.
+    found += slice_merging.NUM_BYTES_HELD + 2 * 2**17 * itemsize * num_models
+  return found
+
+
 def roles(inputs: streams.Inputs) -> dict[str, files_lib.TensorFiles]:
   """Returns 'base', 'finetuned 1', ... -> the checkpoint's files."""
   return {'base': inputs.base} | {
@@ -154,10 +163,8 @@ def files_of(files: files_lib.TensorFiles) -> tuple[pathlib.Path, ...]:
 
 def copied(base: files_lib.TensorFiles) -> list[pathlib.Path]:
   """Returns index of shards, configs and tokenizer files beside the weights."""
-  beside = base.files[0].parent
-  found = {file for pattern in _BESIDE for file in beside.glob(pattern)}
-  found |= {base.index} if base.index else set()
-  return sorted(file for file in found if file.is_file())
+  found = set(files_lib.beside(base.files[0])) - set(base.files)
+  return sorted(found | ({base.index} if base.index else set()))
 
 
 def _open(base, finetuned, method, numbers, folder) -> Job:
@@ -171,16 +178,3 @@ def _open(base, finetuned, method, numbers, folder) -> Job:
 def _stamp(file: pathlib.Path) -> tuple[int, ...]:
   status = file.stat()
   return status.st_size, status.st_mtime_ns, status.st_ino
-
-
-def _memory(job: Job) -> int:
-  """Returns an estimate, in bytes, of what a merge needs."""
-  num_models = len(job.inputs.models)
-  largest = max((item.size for item in plan(job)), default=0)
-  # One slice that is read, one that is worked on, and what that takes.
-  sliced = 8 * 4 * largest * num_models
-  tensors = job.inputs.base.tensors.values()
-  if job.method in slice_methods.ON_MATRICES:
-    # Vectors, the result, and the parts of a decomposition.
-    sliced = 4 * (num_models + 8) * max(tensor.size for tensor in tensors)
-  return 32 * 2**20 + sliced

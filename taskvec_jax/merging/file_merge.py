@@ -92,12 +92,15 @@ def repeat(
     progress: called with numbers of bytes that were read, of tensors.
 
   Returns:
-    Every file of merged tensors, by the bytes that come out of it now.
+    Every file of merged tensors, and their index, by the bytes that come out
+    of it now.
 
   Raises:
     OSError, FloatingPointError, ValueError: as `merge` does.
   """
-  _, tensors = _merge_into(None, job, progress)
+  _, digests = _merge_into(None, job, progress)
+  if index := job.inputs.base.index:
+    digests[index.name] = file_hashes.sha256(index)
   file_job.check_unchanged(job)
   said = {entry['file']: entry['sha256'] for entry in recipe['outputs']}
   return [
@@ -107,7 +110,7 @@ def repeat(
           if digest == said.get(name)
           else f'comes out with SHA-256 {digest[:12]}...',
       )
-      for name, digest in tensors.items()
+      for name, digest in digests.items()
   ]
 
 

@@ -67,8 +67,8 @@ def grad_sign(
   arithmetic.check_same_tree(signs, task_vector, 'signs', 'the task vector')
   by_name = leaves.named(signs)
   return leaves.transformed(
-      lambda name, leaf: masked(
-          leaf, by_name[name], mode=mode, seed=seed, leaf=name
+      lambda name, leaf: _masked(
+          name, leaf, by_name[name], mode=mode, seed=seed
       ),
       task_vector,
   )
@@ -107,29 +107,14 @@ def descent_signs(
   )
 
 
-def masked(
-    values: Array,
-    signs: Array,
-    *,
-    mode: str,
-    seed: int = 0,
-    leaf: str = '',
-    start: int = 0,
+def _masked(
+    name: str, values: Array, signs: Array, *, mode: str, seed: int
 ) -> Array:
-  """Returns the masked part of a tensor, or of a slice of the flat tensor.
-
-  Args:
-    values: `tau`, any shape.
-    signs: `s`, of the same shape.
-    mode: 'normal', 'force' or 'random'.
-    seed: of the random mode.
-    leaf: the tensor's name, for the random mode.
-    start: index in the flat tensor of the first of `values`, for the same.
-  """
+  """Returns the masked tensor; its name is for the random mode."""
   xp = leaves.namespace(values)
   if mode == 'random':
     size = math.prod(np.shape(values))
-    draw = draws.bits(seed, 'grad_sign', leaf, start=start, stop=start + size)
+    draw = draws.bits(seed, 'grad_sign', name, start=0, stop=size)
     signs = np.where(draw % 2 == 1, 1, -1).reshape(np.shape(values))
   signs = xp.asarray(signs).astype(values.dtype)
   if mode == 'normal':

@@ -14,8 +14,7 @@ over the T task vectors.
 The paper's code takes AdamW on a cosine with gradients clipped at norm 1; here
 it is Adam at a constant rate. Its random masks are shared by all tensors of one
 shape, as here, but with masks it merges matrices only and leaves every other
-tensor at the base; here a partition applies to all tensors, and
-`partition(..., matrices_only=True)` gives the others one coefficient.
+tensor at the base; here a partition applies to all tensors.
 
 Source: Zhang et al., "Knowledge composition using task vectors with learned
 anisotropic scaling", arXiv:2407.02880.
@@ -90,9 +89,7 @@ def learned_coefficients(
   )
 
 
-def partition(
-    params: Params, *, num_parts: int, seed: int, matrices_only: bool = False
-) -> Params:
+def partition(params: Params, *, num_parts: int, seed: int) -> Params:
   """Returns, for every entry of every tensor, the part it belongs to.
 
   Drawn uniformly, and the same for all tensors of one shape. Costs an int32
@@ -102,7 +99,6 @@ def partition(
     params: a tree of the shapes wanted.
     num_parts: K, at least 1.
     seed: of the draw.
-    matrices_only: whether tensors of fewer than two axes stay in one part.
 
   Raises:
     ValueError: num_parts is below 1.
@@ -112,8 +108,6 @@ def partition(
 
   def parts(leaf):
     shape = np.shape(leaf)
-    if matrices_only and len(shape) < 2:
-      return jnp.zeros(shape, jnp.int32)
     rng = np.random.default_rng([seed, *shape])
     return jnp.asarray(rng.integers(num_parts, size=shape), jnp.int32)
 

@@ -119,37 +119,6 @@ def num_disagreements(
   return lax.map(one, jnp.asarray(scalings))
 
 
-def disentanglement_error(
-    alone: Mapping[str, Array], merged: Mapping[str, Array]
-) -> float:
-  """Returns xi from predictions that are there already.
-
-  Args:
-    alone: task name -> classes `[N_t]` that `theta_0 + a_t tau_t` predicts for
-      the task's inputs.
-    merged: task name -> classes `[N_t]` of the merged model for the same.
-
-  Raises:
-    ValueError: there is no task, or tasks or numbers of inputs differ.
-  """
-  if not alone or set(alone) != set(merged):
-    raise ValueError(
-        f'alone has tasks {sorted(alone)} but merged has {sorted(merged)}; give'
-        ' the predictions of both for each task.'
-    )
-  for task in alone:
-    shapes = np.shape(alone[task]), np.shape(merged[task])
-    if shapes[0] != shapes[1] or not np.size(alone[task]):
-      raise ValueError(
-          f'Predictions of {task} have shapes {shapes[0]} alone and'
-          f' {shapes[1]} merged; both must be of the same inputs.'
-      )
-  return sum(
-      float(np.mean(np.asarray(alone[task]) != np.asarray(merged[task])))
-      for task in alone
-  )
-
-
 def _tangent(leaf, base):
   base = jnp.asarray(base)
   if not leaves.is_floating(base.dtype):

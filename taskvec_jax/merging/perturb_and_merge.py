@@ -219,25 +219,6 @@ def perturbed_params(
   return arithmetic.edit(params, direction, sign * epsilon)
 
 
-def curvature_penalty(
-    grad_and_hvp_fn: GradAndHvpFn,
-    params: Params,
-    previous_params: Params,
-    *,
-    epsilon: float = 0.5,
-    probability: float = 1 / 3,
-) -> Array:
-  """Returns `p epsilon^2 Delta' H Delta`, what perturbing adds to the loss.
-
-  By a true Hessian-vector product at `params`; the rest is O(epsilon^4).
-  Arguments and errors are those of `perturbed_loss`.
-  """
-  _check_perturbation(epsilon, probability)
-  direction = _difference(params, previous_params)
-  _, product = grad_and_hvp_fn(params, direction)
-  return probability * epsilon**2 * tree.vdot(direction, product)
-
-
 def _difference(params: Params, others: Params) -> Params:
   return pointwise.combine(jnp.subtract, params, others)
 

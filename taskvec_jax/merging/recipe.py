@@ -1,8 +1,9 @@
 """What a merged checkpoint was made of, and whether it still is that.
 
 `recipe.json` lies beside the merged files: the method and all its numbers, the
-seed, versions, and name, size and SHA-256 of every file that was read or
-written. Paths of inputs are absolute, those of outputs relative to the folder.
+seed, versions and the type of processor, and name, size and SHA-256 of every
+file that was read or written. Paths of inputs are absolute, those of outputs
+relative to the folder.
 """
 
 from collections.abc import Callable
@@ -11,15 +12,19 @@ from collections.abc import Mapping
 import concurrent.futures
 import importlib.metadata
 import json
+import os
 import pathlib
 import platform
 from typing import Any
 from typing import NamedTuple
 
+import numpy as np
+
 from taskvec_jax.merging import file_hashes
 
 NAME = 'recipe.json'
-_PACKAGES = ('taskvec_jax', 'jax', 'jaxlib', 'numpy', 'ml_dtypes')
+_PACKAGES = ('taskvec_jax', 'jax', 'jaxlib', 'numpy', 'scipy', 'ml_dtypes')
+_PROCESSOR = 'processor'
 
 
 class Checked(NamedTuple):
@@ -108,7 +113,7 @@ def checkpoints(recipe: Mapping[str, Any]) -> dict[str, str]:
 
 
 def other_versions(recipe: Mapping[str, Any]) -> list[str]:
-  """Returns what of Python and packages is not as it was, in words."""
+  """Returns what of Python, packages, processor is not as it was, in words."""
   now = _versions()
   return [
       f'{name} {now.get(name)}, then {version}'
@@ -117,10 +122,18 @@ def other_versions(recipe: Mapping[str, Any]) -> list[str]:
   ]
 
 
+def other_processor(recipe: Mapping[str, Any]) -> bool:
+  """Returns whether a recipe was written on another type, or does not say."""
+  return recipe['versions'].get(_PROCESSOR) != _versions()[_PROCESSOR]
+
+
 def verify(
     folder: pathlib.Path, *, progress: Callable[[int], Any] | None = None
 ) -> list[Checked]:
-  """Returns every file of a folder's recipe, hashed anew and compared.
+  """Returns every file of a folder and its recipe, hashed anew and compared.
+
+  A file that the merge did not write is a problem too: a library that loads the
+  folder might take it for the weights.
 
   Args:
     folder: with a recipe.
@@ -139,8 +152,17 @@ def verify(
       progress(size)
     return found
 
+  known = {NAME, *(entry['file'] for entry in recipe['outputs'])}
+  others = sorted(
+      file
+      for file in folder.iterdir()
+      if file.is_file() and file.name not in known
+  )
   with concurrent.futures.ThreadPoolExecutor(2) as pool:
-    return list(pool.map(check, entries))
+    return [
+        *pool.map(check, entries),
+        *(Checked(file, 'is no output of the merge') for file in others),
+    ]
 
 
 def num_bytes(files: Iterable[pathlib.Path]) -> int:
@@ -149,8 +171,19 @@ def num_bytes(files: Iterable[pathlib.Path]) -> int:
 
 
 def _versions() -> dict[str, str]:
-  return {'python': platform.python_version()} | {
-      name: _version(name) for name in _PACKAGES
+  built = np.show_config(mode='dicts') or {}
+  blas = built.get('Build Dependencies', {}).get('blas', {})
+  processor = [
+      platform.machine(),
+      *built.get('SIMD Extensions', {}).get('found', []),
+      # It makes OpenBLAS run the code of another type.
+      os.environ.get('OPENBLAS_CORETYPE', ''),
+  ]
+  return {
+      'python': platform.python_version(),
+      **{name: _version(name) for name in _PACKAGES},
+      'blas': f'{blas.get("name")} {blas.get("version")}',
+      _PROCESSOR: ' '.join(filter(None, processor)),
   }
 
 

@@ -36,7 +36,7 @@ from taskvec_jax.typing import Array
 # (slice, task vectors [T, n]) -> merged task vector [n].
 MergeFn = Callable[[streams.Slice, np.ndarray], Array]
 Numbers = Mapping[str, Any]
-MIN_CAPACITY = 2**20  # magnitudes that are held for thresholds
+NUM_BYTES_HELD = 2**24  # of magnitudes, for thresholds, at most
 
 
 class Survey(NamedTuple):
@@ -197,8 +197,7 @@ def _kth_largest(
       [num for num in nums for _ in range(num_tasks)],
       size=sum(sizes[name] for name in names),
       dtype=dtype,
-      # As many as the task vectors of the largest tensor have.
-      capacity=max(MIN_CAPACITY, num_tasks * max(sizes.values())),
+      capacity=NUM_BYTES_HELD // dtype.itemsize,
   )
   return found.reshape(len(nums), num_tasks)
 

@@ -237,3 +237,8 @@ METHODS = {
 
 # Those that hold whole matrices.
 ON_MATRICES = ('tsv_m', 'iso_c', 'iso_cts')
+# Those that look for the k-th largest magnitudes.
+BY_THRESHOLDS = ('ties', 'dare_ties', 'breadcrumbs')
+# Those that multiply or decompose matrices, by code that libraries choose by
+# the processor: the last bits of what comes out are those of one type of it.
+BY_PROCESSOR = ('pcgrad', 'model_stock', *ON_MATRICES)

@@ -2,10 +2,12 @@
 
 Methods give equal tensors equal results, except by random draws, which depend
 on a tensor's name: copies must share a name there, or they were tied no longer.
-Most tensors are told apart by the first few of their elements.
+Most tensors are told apart by the first few of their elements in all models; in
+the base alone many are equal, such as biases of zeros.
 """
 
 from collections.abc import Iterable
+import hashlib
 
 import numpy as np
 
@@ -20,20 +22,19 @@ def find(inputs: streams.Inputs, names: Iterable[str]) -> dict[str, str]:
 
   Args:
     inputs: the checkpoints.
-    names: tensors, the earlier ones first; those of fewer than two axes are
-      left out.
+    names: tensors, the earlier ones first.
   """
   candidates: dict[tuple, list[str]] = {}
   found = {}
   for name in names:
     tensor = inputs.base.tensors[name]
-    if len(tensor.shape) < 2:
-      continue
-    head = files_lib.read_range(
-        inputs.base, name, 0, min(tensor.size, _HEAD_SIZE)
-    )
+    heads = hashlib.sha256()
+    for files in inputs.models:
+      stop = min(tensor.size, _HEAD_SIZE)
+      head = files_lib.read_range(files, name, 0, stop)
+      heads.update(head.view(np.uint8).data)
     earlier = candidates.setdefault(
-        (tensor.dtype, tensor.shape, head.tobytes()), []
+        (tensor.dtype, tensor.shape, heads.digest()), []
     )
     for other in earlier:
       if all(_same_bytes(files, name, other) for files in inputs.models):

@@ -22,8 +22,8 @@ from taskvec_jax.models import vit
 
 _HEAD_WIDTH = 64
 # Of the images that OpenAI's CLIP was trained on; most others took them over.
-_PIXEL_MEAN = (0.48145466, 0.4578275, 0.40821073)
-_PIXEL_STD = (0.26862954, 0.26130258, 0.27577711)
+PIXEL_MEAN = (0.48145466, 0.4578275, 0.40821073)
+PIXEL_STD = (0.26862954, 0.26130258, 0.27577711)
 _CONFIG_NAMES = {
     'hugging_face': 'config.json',
     'flax': 'config.json',
@@ -92,8 +92,8 @@ def vision_module(
       mlp_width=sizes.mlp_width,
       projection=sizes.projection,
       activation=_activation(path, facts, activation),
-      pixel_mean=facts.pixel_mean or _PIXEL_MEAN,
-      pixel_std=facts.pixel_std or _PIXEL_STD,
+      pixel_mean=facts.pixel_mean or PIXEL_MEAN,
+      pixel_std=facts.pixel_std or PIXEL_STD,
   )
 
 

@@ -165,6 +165,17 @@ def join(entry: Entry, leaves: Sequence[np.ndarray]) -> np.ndarray:
   return leaves[0] if len(leaves) == 1 else np.concatenate(leaves)
 
 
+def to_hugging_face(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+  """Returns Flax's arrays as Hugging Face's tensors, views of them."""
+  tensors = {}
+  for name, array in arrays.items():
+    axes = None
+    if name.endswith('/kernel'):
+      axes = _CONVOLUTION if array.ndim == 4 else _TRANSPOSED
+    tensors[_dotted(name)] = join(Entry((name,), axes), [array])
+  return tensors
+
+
 def _hugging_face(
     depth: int, text_depth: int, prefix: str, has_projection: bool
 ) -> dict[str, Entry]:

@@ -83,6 +83,13 @@ def sizes(
       projection=shape(projection, 2)[1] if projection in names else None,
       num_positions=shape('vision/position_embedding', 2)[0],
   )
+  side = math.isqrt(max(0, vision.num_positions - 1))
+  if vision.num_positions != 1 + side**2:
+    raise ValueError(
+        f'{path}: tensor {names["vision/position_embedding"]!r} has'
+        f' {vision.num_positions} positions, but the patches of a square image'
+        f' and one more are {1 + side**2} or {1 + (side + 1) ** 2}.'
+    )
   text = None
   if 'text/token_embedding' in names:
     vocab_size, width = shape('text/token_embedding', 2)

@@ -23,19 +23,6 @@ from taskvec_jax.task_vectors import files as files_lib
 from taskvec_jax.task_vectors import flax_msgpack
 
 _FLAX_NAME = 'flax_model.msgpack'
-# What libraries put beside weights, and need to open them.
-_BESIDE = (
-    'config.json',
-    'open_clip_config.json',
-    'preprocessor_config.json',
-    'processor_config.json',
-    'tokenizer.json',
-    'tokenizer_config.json',
-    'special_tokens_map.json',
-    'added_tokens.json',
-    'vocab.json',
-    'merges.txt',
-)
 
 
 class Source(NamedTuple):
@@ -97,12 +84,6 @@ def facts(
 ) -> clip_configs.Facts:
   """Returns what the config beside a checkpoint says of one of its towers."""
   return clip_configs.read_facts(source.file.parent, source.layout, sizes)
-
-
-def files_beside(source: Source) -> list[pathlib.Path]:
-  """Returns the configs and the tokenizer that lie beside the weights."""
-  paths = [source.file.with_name(name) for name in _BESIDE]
-  return [path for path in paths if path.is_file()]
 
 
 def _reader(files: files_lib.TensorFiles) -> Callable[[str], np.ndarray]:

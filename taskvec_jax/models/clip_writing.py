@@ -2,10 +2,12 @@
 
 The files of the source give names, order, shards, metadata and dtypes; tensors
 that hold no parameter, or none that is given, are copied from them. Every value
-is checked before a byte is written.
+is checked before a byte is written. Beside Flax's msgpack the same tensors are
+written as Hugging Face's safetensors.
 
 Cost: one tensor at a time beside the parameters; for Flax's msgpack, if there
-is something to copy, the source's file as well.
+is something to copy, the source's file as well, and of half precision the
+parameters in it.
 """
 
 from collections.abc import Callable
@@ -46,16 +48,22 @@ def write(
     if source.files is None:
       file = source.file
       old = flax_msgpack.read(file) if _copied(source, leaves) else {}
-      flax_msgpack.write(
-          hidden / file.name,
-          source.shapes,
-          lambda name: _tensor(source, name, leaves, old.get(name)),
+      arrays = {
+          name: _tensor(source, name, leaves, old.get(name))
+          for name in source.shapes
+      }
+      flax_msgpack.write(hidden / file.name, arrays, arrays.__getitem__)
+      # transformers opened Flax's files up to version 4, and opens these.
+      file_writing.save(
+          hidden / 'model.safetensors',
+          clip_layouts.to_hugging_face(arrays),
+          {'format': 'pt'},
       )
     else:
       file_writing.write_files(
           source.files, hidden, _range_fn(source, source.files, leaves)
       )
-    for file in clip_source.files_beside(source):
+    for file in files_lib.beside(source.file):
       shutil.copyfile(file, hidden / file.name)
 
 

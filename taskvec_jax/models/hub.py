@@ -3,6 +3,7 @@
 A path is always taken as it is. A name such as 'openai/clip-vit-base-patch32'
 is downloaded once by `huggingface_hub`, into its cache: one file of weights (or
 its shards) in the first format there is, configs and tokenizer, never a pickle.
+A revision other than the newest follows an '@', 'OWNER/NAME@refs/pr/66'.
 Without a network what was downloaded before is used.
 """
 
@@ -30,7 +31,8 @@ def fetch(name: str | os.PathLike[str]) -> pathlib.Path:
   """Returns the file or folder that holds a checkpoint, downloaded if need be.
 
   Args:
-    name: a local path, or the name of a repository, 'OWNER/NAME'.
+    name: a local path, or the name of a repository, 'OWNER/NAME' or
+      'OWNER/NAME@REVISION'.
 
   Raises:
     ValueError: it is on neither; the sentence says which files to put where.
@@ -38,9 +40,12 @@ def fetch(name: str | os.PathLike[str]) -> pathlib.Path:
   path = pathlib.Path(name).expanduser()
   if path.exists():
     return path
-  reason = 'it is not the name of a repository, OWNER/NAME'
-  if re.fullmatch(r'[\w.-]+/[\w.-]+', os.fspath(name)):
-    folder, reason = _download(os.fspath(name))
+  reason = (
+      'it is not the name of a repository, OWNER/NAME or OWNER/NAME@REVISION'
+  )
+  found = re.fullmatch(r'([\w.-]+/[\w.-]+)(?:@(\S+))?', os.fspath(name))
+  if found:
+    folder, reason = _download(*found.groups())
     if folder is not None:
       return folder
   raise ValueError(
@@ -52,7 +57,9 @@ def fetch(name: str | os.PathLike[str]) -> pathlib.Path:
   )
 
 
-def _download(name: str) -> tuple[pathlib.Path | None, str]:
+def _download(
+    name: str, revision: str | None
+) -> tuple[pathlib.Path | None, str]:
   """Returns the folder of a repository, or None and the reason why not."""
   reason = 'it has no safetensors and no msgpack, and pickles are never read'
   for local_files_only in (False, True):
@@ -60,6 +67,7 @@ def _download(name: str) -> tuple[pathlib.Path | None, str]:
       try:
         folder = huggingface_hub.snapshot_download(
             name,
+            revision=revision,
             allow_patterns=[*_BESIDE, *weights],
             local_files_only=local_files_only,
         )

@@ -7,14 +7,16 @@ base, finetuned or merged, back into the files they came from: the same names,
 order, shards, metadata and dtypes, and the same bytes wherever a parameter has
 the value that was read. float16 and bfloat16 go to float32 and back unchanged.
 A config and a tokenizer beside the weights are copied, so that what is written
-opens wherever the original does.
+opens wherever the original does. Flax's msgpack is written twice, as it was and
+as Hugging Face's safetensors: transformers 5 opens no msgpack any more.
 
 Nothing runs code that it reads: pickles are refused. All is checked before a
 byte is written, and a folder appears whole or not at all.
 
 Cost: reading needs the parameters and, of safetensors, one tensor at a time;
 of msgpack, the file once more. Writing needs one tensor at a time beside the
-parameters; of msgpack, if a tower is copied, the file once more.
+parameters; of msgpack, if a tower is copied, the file once more, and if it is
+of half precision, the parameters in it.
 """
 
 import os

@@ -25,7 +25,7 @@ JOIN_SECONDS = 300
 # Environment of a child: its part in the cluster, its pipes, and where its
 # parent listens.
 VARIABLE = 'TASKVEC_JAX_CHILD'
-_ROW_BYTES = 256
+_ROW_BYTES = 512  # of a parent; its name in the DNS alone may have 253
 
 
 def is_child(environ: Mapping[str, str] = os.environ) -> bool:

@@ -8,6 +8,7 @@ abort the process that would give it (gloo on CPUs does so now and then).
 from collections.abc import Sequence
 from concurrent import futures
 import hmac
+import ipaddress
 import json
 import queue
 import secrets
@@ -80,12 +81,16 @@ def own_address(coordinator: str | None) -> str:
   if coordinator is None:
     return socket.gethostname()
   host, _, port = coordinator.rpartition(':')
+  host = host.strip('[]')
   family, kind, _, _, target = socket.getaddrinfo(
-      host.strip('[]'), int(port), type=socket.SOCK_DGRAM
+      host, int(port), type=socket.SOCK_DGRAM
   )[0]
   with socket.socket(family, kind) as probe:
     probe.connect(target)  # sends nothing, but chooses the interface
-    return probe.getsockname()[0]
+    address = probe.getsockname()[0]
+  # Then the coordinator is here. Debian gives a host's own name the address
+  # 127.0.1.1, which leads the others to themselves; the name leads them here.
+  return host if ipaddress.ip_address(address).is_loopback else address
 
 
 def send(death: Death, parents: Sequence[Parent]) -> None:

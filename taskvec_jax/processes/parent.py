@@ -45,6 +45,8 @@ def supervise(
 ) -> int:
   """Runs this host's processes; returns the exit status of the command.
 
+  Ctrl-C ends them, and is one of the ends that it has a sentence for.
+
   Args:
     asked: of `cluster.find`.
     command: what a process runs, as this one was started.
@@ -66,14 +68,20 @@ def supervise(
           children.append(_start(part, command, listener, environ))
         failed, told = _first_death(children, listener.heard, signals)
       finally:
-        # No child may be left: it would wait for the others on its own.
+        # No child may be left: it would wait for the others on its own. All at
+        # once: one that outlives another writes at length that it is lost.
+        for child in children:
+          child.process.kill()
         for child in children:
           _end(child)
         notices.close(listener)
-  except (KeyboardInterrupt, SystemExit):
+  except (KeyboardInterrupt, SystemExit) as error:
     if children:
       _tell_others(children[0], -signal.SIGTERM, asked)
-    raise
+    if isinstance(error, SystemExit):
+      raise
+    _say(_stopped(children, asked))
+    return 128 + signal.SIGINT  # as shells count it
   if failed is None and told is None:
     return 0
   which = failed or 0
@@ -84,7 +92,7 @@ def supervise(
   if is_its_own and told is None:
     _tell_others(children[which], status, asked)
   if sentence:
-    print(f'taskvec_jax: {sentence}', file=sys.stderr, flush=True)
+    _say(sentence)
   return max(status, 1 if sentence else 0)
 
 
@@ -203,12 +211,27 @@ def _may_be_of_a_peer(status: int | None) -> bool:
 
 
 def _end(child: _Child) -> None:
-  """Ends a child, and reads what it has said."""
-  child.process.kill()
+  """Sees a killed child off, and reads what it has said."""
   child.process.wait()
   os.close(child.alive)
   for reader in child.readers:
     reader.join()
+
+
+def _say(sentence: str) -> None:
+  print(f'taskvec_jax: {sentence}', file=sys.stderr, flush=True)
+
+
+def _stopped(children: Sequence[_Child], asked: cluster.Cluster) -> str:
+  """Says how a run that was stopped by Ctrl-C is gone on with."""
+  workdir = children[0].facts.get('workdir') if children else None
+  if workdir is None:
+    return 'stopped before the run had begun'
+  where = '' if asked.local else ' on every host'
+  return (
+      f'stopped; the same command{where} with --workdir={workdir} goes on from'
+      ' there'
+  )
 
 
 def _verdict(

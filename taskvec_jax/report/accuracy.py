@@ -19,8 +19,10 @@ Source: Zhou et al., "On Task Vectors and Gradients", arXiv:2508.16082, for the
 question; the interval and its bar are this project's.
 """
 
+from collections.abc import Mapping
 from collections.abc import Sequence
 import math
+import statistics
 from typing import NamedTuple
 
 from scipy import stats
@@ -83,7 +85,7 @@ def spread(values: Sequence[float]) -> Spread:
   if not values:
     raise ValueError('A mean over 0 seeds does not exist: give one or more.')
   num_seeds = len(values)
-  mean = math.fsum(values) / num_seeds
+  mean = statistics.fmean(values)
   if num_seeds == 1:
     return Spread(mean, 1, None, None, None)
   squares = math.fsum((value - mean) ** 2 for value in values)
@@ -91,6 +93,26 @@ def spread(values: Sequence[float]) -> Spread:
   quantile = float(stats.t.ppf((1 + _CONFIDENCE) / 2, num_seeds - 1))
   half = quantile * std / math.sqrt(num_seeds)
   return Spread(mean, num_seeds, std, mean - half, mean + half)
+
+
+def spread_of_all(values: Sequence[float | None]) -> Spread | None:
+  """Returns the spread; None where there is no seed, or one has no value.
+
+  A mean over the others would mean something else.
+  """
+  known = [value for value in values if value is not None]
+  return spread(known) if known and len(known) == len(values) else None
+
+
+def over_tasks(accuracies: Mapping[str, float]) -> float:
+  """Returns the mean over the tasks."""
+  return statistics.fmean(accuracies.values())
+
+
+def share(model: float, base: float, finetuned: float) -> float | None:
+  """Returns the share of what finetuning gains; None of too small a gain."""
+  gain = finetuned - base
+  return (model - base) / gain if gain >= LEAST_GAIN else None
 
 
 def rows(results: results_lib.Results) -> list[Row]:
@@ -154,24 +176,20 @@ def _comparison(
         rule,
     ):
       if entry.converged:
-        converged[entry.seed] = _mean(entry)
+        converged[entry.seed] = over_tasks(entry.accuracy)
       elif entry.epochs == 1:
-        first[entry.seed] = _mean(entry)
+        first[entry.seed] = over_tasks(entry.accuracy)
   seeds = sorted(first.keys() & converged.keys())
-  difference = (
-      spread([first[seed] - converged[seed] for seed in seeds])
-      if seeds
-      else None
-  )
+  difference = spread_of_all([first[seed] - converged[seed] for seed in seeds])
   base = _references(results, 'base', regime)
   finetuned = _references(results, 'finetuned', regime)
   # The room of the seeds compared, not of others that a run may have besides.
   gains = [
-      _mean(finetuned[seed]) - _mean(base[seed])
+      over_tasks(finetuned[seed].accuracy) - over_tasks(base[seed].accuracy)
       for seed in seeds
       if seed in base and seed in finetuned
   ]
-  room = spread(gains) if gains else None
+  room = spread_of_all(gains)
   return Comparison(regime, rule, difference, room, verdict(difference, room))
 
 
@@ -188,40 +206,27 @@ def _row(
   for entry in entries:
     if entry.seed in base and entry.seed in finetuned:
       low, high = base[entry.seed], finetuned[entry.seed]
-      shares.append(_share(_mean(entry), _mean(low), _mean(high)))
+      means = (over_tasks(row.accuracy) for row in (entry, low, high))
+      shares.append(share(*means))
       for task in tasks:
         task_shares[task].append(
-            _share(*(row.accuracy[task] for row in (entry, low, high)))
+            share(*(row.accuracy[task] for row in (entry, low, high)))
         )
-  alphas = [entry.alpha for entry in entries if entry.alpha is not None]
   return Row(
       regime=regime,
       model=model,
       epochs=epochs,
       converged=converged,
       alpha_rule=rule,
-      alpha=spread(alphas) if alphas else None,
-      accuracy=spread([_mean(entry) for entry in entries]),
-      share=_spread_of_shares(shares),
+      alpha=spread_of_all([entry.alpha for entry in entries]),
+      accuracy=spread([over_tasks(entry.accuracy) for entry in entries]),
+      share=spread_of_all(shares),
       tasks={
           task: spread([entry.accuracy[task] for entry in entries])
           for task in tasks
       },
-      task_shares={
-          task: _spread_of_shares(task_shares[task]) for task in tasks
-      },
+      task_shares={task: spread_of_all(task_shares[task]) for task in tasks},
   )
-
-
-def _share(model: float, base: float, finetuned: float) -> float | None:
-  gain = finetuned - base
-  return (model - base) / gain if gain >= LEAST_GAIN else None
-
-
-def _spread_of_shares(shares: list[float | None]) -> Spread | None:
-  """One seed without a share leaves the mean over seeds without a meaning."""
-  known = [share for share in shares if share is not None]
-  return spread(known) if known and len(known) == len(shares) else None
 
 
 def _references(
@@ -234,10 +239,6 @@ def _references(
       if entry.model == model
       and (model == 'base' or (entry.converged and entry.regime == regime))
   }
-
-
-def _mean(entry: results_lib.Accuracy) -> float:
-  return math.fsum(entry.accuracy.values()) / len(entry.accuracy)
 
 
 def _key(entry: results_lib.Accuracy) -> tuple:

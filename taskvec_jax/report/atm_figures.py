@@ -3,6 +3,8 @@
 Each function returns a figure, or None where the run left out what it shows.
 """
 
+import statistics
+
 from matplotlib import axes as mpl_axes
 from matplotlib import figure as mpl_figure
 from matplotlib import ticker
@@ -129,7 +131,7 @@ def _draw(
   """Draws mean and standard deviation over seeds, round by round."""
   color, marker, line = look
   curves = [
-      [atm_findings.mean(accuracies) for accuracies in curve.accuracy]
+      [accuracy.over_tasks(accuracies) for accuracies in curve.accuracy]
       for curve in results.curves
       if curve.method == method and curve.num_rounds == num_rounds
   ]
@@ -153,8 +155,8 @@ def _draw(
 
 
 def _references(panel: mpl_axes.Axes, results: atm_results.Results) -> None:
-  base = [atm_findings.mean(one.base) for one in results.references]
-  own = [atm_findings.mean(one.finetuned) for one in results.references]
+  base = [accuracy.over_tasks(one.base) for one in results.references]
+  own = [accuracy.over_tasks(one.finetuned) for one in results.references]
   _line(panel, base, 'base', style.MODELS['base'], '--')
   _line(panel, own, 'each task’s own model', style.MODELS['finetuned'], '--')
 
@@ -164,7 +166,7 @@ def _line(
 ) -> None:
   if values:
     panel.axhline(
-        100 * accuracy.spread(values).mean,
+        100 * statistics.fmean(values),
         color=color,
         linestyle=line,
         linewidth=1.4,

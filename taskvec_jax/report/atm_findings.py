@@ -9,8 +9,6 @@ Merging", arXiv:2411.03055. That the mean makes it federated averaging, and the
 questions about equal budgets, are this project's.
 """
 
-import math
-
 from taskvec_jax.report import accuracy
 from taskvec_jax.report import atm_results
 from taskvec_jax.report import claims as claims_lib
@@ -18,16 +16,11 @@ from taskvec_jax.report import spreads
 from taskvec_jax.report import verdicts
 
 ULPS_A_ROUND = 1.0  # allowed, of the gap's norm: errors travel on
-_HIGHER = 'higher, in points'
 
 
 def claims(results: atm_results.Results) -> list[claims_lib.Claim]:
   """Returns every part of every question, judged, in order."""
-  return [
-      claims_lib.Claim(number, title, sentence, *finding)
-      for number, (title, sentence, findings) in enumerate(_STATEMENTS, start=1)
-      for finding in findings(results)
-  ]
+  return claims_lib.judged(_STATEMENTS, results)
 
 
 def final(
@@ -44,7 +37,7 @@ def final(
   if num_rounds is None:
     num_rounds = max((curve.num_rounds for curve in own), default=0)
   return {
-      curve.seed: mean(curve.accuracy[-1])
+      curve.seed: accuracy.over_tasks(curve.accuracy[-1])
       for curve in own
       if curve.num_rounds == num_rounds
   }
@@ -57,11 +50,6 @@ def split_names(results: atm_results.Results) -> dict[int, str]:
       for curve in sorted(results.curves, key=lambda c: -c.num_rounds)
       if curve.method == 'pa'
   }
-
-
-def mean(accuracies: dict[str, float]) -> float:
-  """Returns the mean over the tasks."""
-  return math.fsum(accuracies.values()) / len(accuracies)
 
 
 def _identity(results: atm_results.Results) -> list[verdicts.Finding]:
@@ -102,7 +90,7 @@ def _splits(results: atm_results.Results) -> list[verdicts.Finding]:
   if len(rounds) > 2:
     pairs.append((rounds[0], rounds[-1]))
   return [
-      _compared(
+      spreads.higher(
           f'{names[more]} above {names[fewer]}',
           final(results, 'pa', more),
           final(results, 'pa', fewer),
@@ -111,13 +99,13 @@ def _splits(results: atm_results.Results) -> list[verdicts.Finding]:
           ' of the parameters each.',
       )
       for more, fewer in pairs
-  ] or [verdicts.not_measured('two splits', _HIGHER)]
+  ] or [verdicts.not_measured('two splits', spreads.HIGHER)]
 
 
 def _multitask(results: atm_results.Results) -> list[verdicts.Finding]:
   ours = final(results, 'pa')
   return [
-      _compared(
+      spreads.higher(
           'PA-ATM above multitask, as many images',
           ours,
           final(results, 'joint'),
@@ -126,7 +114,7 @@ def _multitask(results: atm_results.Results) -> list[verdicts.Finding]:
           ' separate machines it would send parameters every step instead of'
           ' every round.',
       ),
-      _compared(
+      spreads.higher(
           'PA-ATM above multitask, as little sent',
           ours,
           final(results, 'descent'),
@@ -139,7 +127,7 @@ def _multitask(results: atm_results.Results) -> list[verdicts.Finding]:
 
 def _fedavg(results: atm_results.Results) -> list[verdicts.Finding]:
   found = [
-      _compared(
+      spreads.higher(
           'PA-ATM (weights 1/T) above FedAvg by images',
           final(results, 'pa'),
           final(results, 'fedavg'),
@@ -150,7 +138,7 @@ def _fedavg(results: atm_results.Results) -> list[verdicts.Finding]:
   ]
   if final(results, 'ties'):
     found.append(
-        _compared(
+        spreads.higher(
             'mean above TIES as merge step',
             final(results, 'pa'),
             final(results, 'ties'),
@@ -165,7 +153,7 @@ def _post_hoc(results: atm_results.Results) -> list[verdicts.Finding]:
   refined = final(results, 'ph')
   start = final(results, 'pa', 1)
   return [
-      _compared(
+      spreads.higher(
           'PH-ATM above the merge it refines',
           refined,
           start,
@@ -173,7 +161,7 @@ def _post_hoc(results: atm_results.Results) -> list[verdicts.Finding]:
           ' Rounds read validation images, with their labels, which can then'
           ' choose nothing else.',
       ),
-      _compared(
+      spreads.higher(
           'PH-ATM above multitask on the same images',
           refined,
           final(results, 'ph-joint'),
@@ -181,25 +169,6 @@ def _post_hoc(results: atm_results.Results) -> list[verdicts.Finding]:
           ' images, as many of them a round.',
       ),
   ]
-
-
-def _compared(
-    where: str, first: dict[int, float], second: dict[int, float], note: str
-) -> verdicts.Finding:
-  found = spreads.paired(first, second)
-  if found is None:
-    return verdicts.not_measured(where, _HIGHER)
-  values = [
-      f'{100 * accuracy.spread(list(side.values())).mean:.1f}'
-      for side in (first, second)
-  ]
-  return verdicts.Finding(
-      where,
-      _HIGHER,
-      f'{spreads.difference(found)}: {values[0]} against {values[1]} %',
-      spreads.above(found),
-      note,
-  )
 
 
 _STATEMENTS = (

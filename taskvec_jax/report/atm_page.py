@@ -141,7 +141,7 @@ def _row(
       split,
       images,
       copies,
-      accuracy.spread([atm_findings.mean(one) for one in seeds]),
+      accuracy.spread([accuracy.over_tasks(one) for one in seeds]),
       {
           task: accuracy.spread([one[task] for one in seeds])
           for task in seeds[0]

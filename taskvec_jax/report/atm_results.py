@@ -5,12 +5,8 @@ parameters.
 """
 
 import dataclasses
-import json
-import os
-import pathlib
 
 from taskvec_jax.report import experiment_results
-from taskvec_jax.report import results as results_lib
 
 
 @dataclasses.dataclass
@@ -81,10 +77,3 @@ METHODS = {
     'ph': 'PH-ATM',
     'ph-joint': 'multitask on validation',
 }
-
-
-def read(path: str | os.PathLike[str]) -> Results:
-  """Returns the results that `write` wrote."""
-  return results_lib.from_json(
-      Results, json.loads(pathlib.Path(path).read_text())
-  )

@@ -10,16 +10,17 @@ Source: Zhou et al., "On Task Vectors and Gradients", arXiv:2508.16082.
 """
 
 from collections.abc import Callable
+from collections.abc import Iterable
 from collections.abc import Sequence
 import itertools
 import textwrap
+from typing import Any
 from typing import NamedTuple
 
 from taskvec_jax.report import first_epoch_findings
 from taskvec_jax.report import response_findings
 from taskvec_jax.report import results as results_lib
 from taskvec_jax.report import second_order_findings
-from taskvec_jax.report import verdicts
 
 
 class Claim(NamedTuple):
@@ -35,47 +36,41 @@ class Claim(NamedTuple):
   note: str  # the criterion, and what to keep in mind
 
 
-class _Statement(NamedTuple):
-  title: str
-  claim: str
-  findings: Callable[[results_lib.Results], list[verdicts.Finding]]
-
-
 _STATEMENTS = (
-    _Statement(
+    (
         'one epoch is exact',
         'After one epoch of full-batch gradient descent, adding the task'
         ' vectors to the base gives the very parameters that one step of'
         ' multitask training gives.',
         second_order_findings.equality,
     ),
-    _Statement(
+    (
         'the gap is second order',
         'After more epochs merging and multitask training differ, by a term of'
         ' second order in the learning rate that can be written down from'
         ' gradients and Hessians; what it leaves is of third order.',
         second_order_findings.rates,
     ),
-    _Statement(
+    (
         'linear response (ours)',
         'This project’s own addition, not the paper’s: linear response'
         ' predicts the gap at practical step sizes, where the second-order'
         ' term no longer does, and one more gradient tells where it fails.',
         response_findings.response,
     ),
-    _Statement(
+    (
         'the gap can be bounded',
         'For feed-forward networks the second-order term has a bound that'
         ' follows from the network’s weights and the size of its inputs.',
         second_order_findings.ladder,
     ),
-    _Statement(
+    (
         'the first epoch dominates',
         'The gradient of the first epoch dominates finetuning, in length and'
         ' in direction.',
         first_epoch_findings.dominance,
     ),
-    _Statement(
+    (
         'one epoch is enough to merge',
         'Merging models that were finetuned for one epoch is about as good as'
         ' merging converged ones.',
@@ -117,10 +112,22 @@ _ASCII = {
 
 def claims(results: results_lib.Results) -> list[Claim]:
   """Returns every part of every claim, judged on `results`, in order."""
+  return judged(_STATEMENTS, results)
+
+
+def judged(
+    statements: Iterable[tuple[str, str, Callable]], results: Any
+) -> list[Claim]:
+  """Returns every part of every claim, judged on `results`, in order.
+
+  Args:
+    statements: (title, claim, function from `results` to its findings).
+    results: what a run found.
+  """
   return [
-      Claim(number, statement.title, statement.claim, *finding)
-      for number, statement in enumerate(_STATEMENTS, start=1)
-      for finding in statement.findings(results)
+      Claim(number, title, claim, **vars(finding))
+      for number, (title, claim, findings) in enumerate(statements, start=1)
+      for finding in findings(results)
   ]
 
 
@@ -131,10 +138,10 @@ def format_table(claims: list[Claim]) -> str:
   for claim in claims:
     if claim.number != number:
       number = claim.number
-      lines.append(_ascii(f'{claim.number} {claim.title}'))
+      lines.append(plain_ascii(f'{claim.number} {claim.title}'))
     cells = (claim.where, claim.predicted, claim.measured, claim.verdict)
     columns = [
-        textwrap.wrap(_ascii(cell), width)
+        textwrap.wrap(plain_ascii(cell), width)
         for cell, (_, width) in zip(cells, _COLUMNS, strict=True)
     ]
     rows = itertools.zip_longest(*columns, fillvalue='')
@@ -142,7 +149,8 @@ def format_table(claims: list[Claim]) -> str:
   return '\n'.join(lines)
 
 
-def _ascii(text: str) -> str:
+def plain_ascii(text: str) -> str:
+  """Returns `text` with its symbols spelled out."""
   for symbols, words in _ASCII.items():
     text = text.replace(symbols, words)
   return text

@@ -4,7 +4,7 @@ Each function returns a figure, or None where the run left out what it shows.
 """
 
 from collections.abc import Sequence
-import math
+import statistics
 
 from matplotlib import axes as mpl_axes
 from matplotlib import figure as mpl_figure
@@ -222,7 +222,7 @@ def _draw_band(
     color: str,
     **look,
 ) -> None:
-  means = [math.fsum(values) / len(values) for values in columns]
+  means = [statistics.fmean(values) for values in columns]
   low, high = np.array(
       [np.quantile(np.array(values), _BAND) for values in columns]
   ).T

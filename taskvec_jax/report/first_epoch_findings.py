@@ -16,6 +16,7 @@ criterion is this project's.
 """
 
 import math
+import statistics
 from typing import NamedTuple
 
 from taskvec_jax.report import accuracy
@@ -82,7 +83,11 @@ def merging(results: results_lib.Results) -> list[verdicts.Finding]:
       (one.regime, one.alpha_rule): one for one in accuracy.comparisons(results)
   }
   return [
-      _merging(f'{regime}, {_RULES[rule]}', comparisons.get((regime, rule)))
+      _merging(
+          f'{regime}, {_RULES[rule]}',
+          comparisons.get((regime, rule)),
+          task_runs(results, regime),
+      )
       for regime in accuracy.REGIMES
       for rule in accuracy.ALPHA_RULES
   ]
@@ -110,27 +115,24 @@ def _dominance(results: results_lib.Results, regime: str) -> verdicts.Finding:
     verdict = verdicts.DOES_NOT_HOLD
   else:
     verdict = verdicts.IN_PART
-  cosine = _mean([run.cos_converged for run in runs])
+  cosine = statistics.fmean(run.cos_converged for run in runs)
+  share = statistics.fmean(run.share for run in runs)
+  even_share = statistics.fmean(run.even_share for run in runs)
+  norm_ratio = statistics.fmean(run.norm_ratio for run in runs)
+  cos_gradient = statistics.fmean(run.cos_gradient for run in runs)
   epochs = sorted(run.converged_epoch for run in every)
-  capped = sum(run.hit_cap for run in every)
   note = (
       'In length, the first epoch is the longest and at least'
       f' {LEAST_SHARE:g} times an even share in {longest} of {len(runs)} runs:'
-      f' on average {_mean([run.share for run in runs]):.0%} of the path where'
-      f' an even share is {_mean([run.even_share for run in runs]):.0%}, and'
-      f' |τ(1)| is {_mean([run.norm_ratio for run in runs]):.2f} of'
-      f' |τ(converged)|. In direction, the cosine is at least'
-      f' {LEAST_COSINE:.2f} in {aligned} of {len(runs)}.'
-      f' cos(τ(1), −∇L) is {_mean([run.cos_gradient for run in runs]):.3f}.'
+      f' on average {share:.0%} of the path where an even share is'
+      f' {even_share:.0%}, and |τ(1)| is {norm_ratio:.2f} of |τ(converged)|. In'
+      f' direction, the cosine is at least {LEAST_COSINE:.2f} in {aligned} of'
+      f' {len(runs)}. cos(τ(1), −∇L) is {cos_gradient:.3f}.'
       f' The lowest validation loss came after {epochs[0]} to {epochs[-1]}'
       f' epochs. It holds if both are so in {MOST_RUNS:.0%} of the runs (a run'
       ' is a task and a seed), and does not if each is in fewer than half.'
   )
-  if capped:
-    note += (
-        f' {capped} of {len(every)} runs were ended by the cap on epochs:'
-        ' for them "converged" is the best epoch up to the cap.'
-    )
+  note += _capped(every)
   if len(runs) < len(every):
     note += (
         f' {len(every) - len(runs)} runs converged in their first epoch and'
@@ -146,7 +148,9 @@ def _dominance(results: results_lib.Results, regime: str) -> verdicts.Finding:
 
 
 def _merging(
-    where: str, comparison: accuracy.Comparison | None
+    where: str,
+    comparison: accuracy.Comparison | None,
+    runs: list[results_lib.Finetuning],
 ) -> verdicts.Finding:
   predicted = f'≥ {-100 * accuracy.MARGIN:+.0f} point'
   if comparison is None or comparison.difference is None:
@@ -182,9 +186,17 @@ def _merging(
       'Merged after 1 epoch minus merged converged, mean over the tasks. '
       f'{interval} {space} It holds if the whole interval lies above -1'
       ' point, does not if the whole interval lies below, and is undecided'
-      ' if -1 point lies inside.',
+      f' if -1 point lies inside.{_capped(runs)}',
   )
 
 
-def _mean(values: list[float]) -> float:
-  return math.fsum(values) / len(values)
+def _capped(runs: list[results_lib.Finetuning]) -> str:
+  """Returns a sentence on runs that did not converge, '' if all did."""
+  capped = sum(run.hit_cap for run in runs)
+  if not capped:
+    return ''
+  return (
+      f' {capped} of {len(runs)} runs were ended by the cap on epochs: for them'
+      ' "converged" is the best epoch up to the cap, and longer finetuning may'
+      ' change what is found.'
+  )

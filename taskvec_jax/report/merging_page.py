@@ -3,13 +3,11 @@
 The words that never change stand in `templates/merging.html`.
 """
 
-from collections.abc import Iterable
 import os
 import pathlib
 from typing import Any
 from typing import NamedTuple
 
-import numpy as np
 from scipy import stats
 
 from taskvec_jax.report import accuracy
@@ -100,47 +98,38 @@ def write_page(
     results: merging_results.Results, folder: str | os.PathLike[str]
 ) -> pathlib.Path:
   """Writes `folder/report.html` and its figures; returns the page."""
-  return experiment_page.write(results, folder, **_parts(results))
-
-
-def render(
-    results: merging_results.Results, figure_paths: Iterable[pathlib.Path]
-) -> str:
-  """Returns the HTML of the page, with the figures of `figure_paths` in it."""
-  return experiment_page.render(results, figure_paths, **_parts(results))
-
-
-def _parts(results: merging_results.Results) -> dict[str, Any]:
   tables = [_table(results, regime) for regime in results.num_epochs]
   bar = merging_table.bar(results)
-  return {
-      'template': 'merging.html',
-      'pictures': PICTURES,
-      'filters': {
+  return experiment_page.write(
+      results,
+      folder,
+      template='merging.html',
+      pictures=PICTURES,
+      filters={
           'percent': _percent,
           'distance': _distance,
           'ledger': merging_table.ledger,
       },
-      'tables': tables,
-      'best': _best(tables),
-      'bar': bar,
-      'bar_verdict': (
+      tables=tables,
+      best=_best(tables),
+      bar=bar,
+      bar_verdict=(
           verdicts.NOT_MEASURED if bar is None else verdicts.of(bar.holds)
       ),
-      'words': {
+      words={
           method: merging_words.METHODS[method]
           for method in merging_words.METHODS
           if any(entry.method == method for entry in results.merges)
       },
-      'gaps': _gaps(results),
-      'lengths': _lengths(results),
-      'num_scalings': max(len(entry.scalings) for entry in results.merges),
-      'num_at_the_edge': sum(
+      gaps=_gaps(results),
+      lengths=_lengths(results),
+      num_scalings=max(len(entry.scalings) for entry in results.merges),
+      num_at_the_edge=sum(
           bool(entry.curve) and entry.scaling == entry.scalings[-1]
           for entry in results.merges
       ),
-      'num_tuned': sum(bool(entry.curve) for entry in results.merges),
-  }
+      num_tuned=sum(bool(entry.curve) for entry in results.merges),
+  )
 
 
 def _table(results: merging_results.Results, regime: str) -> _Table:
@@ -171,7 +160,8 @@ def _correlation(x: list[float], y: list[float]) -> float | None:
   """Returns Spearman's rank correlation; None where there is no order."""
   if len(set(x)) < 3 or len(set(y)) < 3:
     return None
-  return float(np.corrcoef(stats.rankdata(x), stats.rankdata(y))[0, 1])
+  correlation: Any = stats.spearmanr(x, y)[0]
+  return correlation
 
 
 def _best(tables: list[_Table]) -> list[tuple[str, str, merging_table.Row]]:
@@ -201,10 +191,8 @@ def _gaps(results: merging_results.Results) -> list[dict[str, str]]:
     if norms and len(norms) == len(found):
       line['norm'] = spreads.plain(accuracy.spread(norms), digits=3)
     for field, scale, digits in (('left', 100, 0), ('cosine', 1, 3)):
-      values = [getattr(one, field) for one in found]
-      known = [value for value in values if value is not None]
-      if known and len(known) == len(values):
-        spread = accuracy.spread(known)
+      spread = accuracy.spread_of_all([getattr(one, field) for one in found])
+      if spread is not None:
         line[field] = spreads.plain(spread, scale=scale, digits=digits)
     lines.append(line)
   return lines

@@ -5,9 +5,6 @@ in 0..1 of the test images, and None is a number that does not exist.
 """
 
 import dataclasses
-import json
-import os
-import pathlib
 
 from taskvec_jax.report import results as results_lib
 
@@ -88,9 +85,3 @@ class Results:
   # multitask training at small learning rates, of task arithmetic (`gap`), of
   # the second-order merge (`left_by_correction`) and of linear response
   seconds: dict[str, float]  # wall time by part; differs from run to run
-
-
-def read(path: str | os.PathLike[str]) -> Results:
-  """Returns the results that `write` wrote."""
-  value = json.loads(pathlib.Path(path).read_text())
-  return results_lib.from_json(Results, value)

@@ -10,11 +10,11 @@ the second does not.
 """
 
 from collections.abc import Sequence
-import math
 import statistics
 from typing import NamedTuple
 
 from taskvec_jax.report import accuracy as accuracy_lib
+from taskvec_jax.report import claims
 from taskvec_jax.report import merging_results
 from taskvec_jax.report import merging_words
 
@@ -132,7 +132,6 @@ _COLUMNS = (
     ('cos', 6, '>'),
     ('read', 14, '>'),
 )
-_ASCII = {'α': 'alpha', '±': '+-', '’': "'"}
 
 
 def format_table(results: merging_results.Results) -> str:
@@ -162,12 +161,6 @@ def format_table(results: merging_results.Results) -> str:
   return '\n'.join(lines).rstrip()
 
 
-def _ascii(text: str) -> str:
-  for symbols, words in _ASCII.items():
-    text = text.replace(symbols, words)
-  return text
-
-
 def _cells(row: Row) -> list[str]:
   spread = f'{100 * row.accuracy.mean:.1f}'
   if row.accuracy.std is not None:
@@ -184,14 +177,14 @@ def _cells(row: Row) -> list[str]:
 
 def _line(cells: Sequence[str]) -> str:
   return ' '.join(
-      f'{_ascii(cell):{align}{width}}'
+      f'{claims.plain_ascii(cell):{align}{width}}'
       for cell, (_, width, align) in zip(cells, _COLUMNS, strict=True)
   ).rstrip()
 
 
 def _row(entries: list[merging_results.Merge], known) -> Row:
   first = entries[0]
-  scaling = _spread([entry.scaling for entry in entries])
+  scaling = accuracy_lib.spread_of_all([entry.scaling for entry in entries])
   own = [known[entry.seed, 'finetuned'] for entry in entries]
   base = [known[entry.seed, 'base'] for entry in entries]
   normalised = [
@@ -201,10 +194,11 @@ def _row(entries: list[merging_results.Merge], known) -> Row:
       )
       for entry, one in zip(entries, own, strict=True)
   ]
-  shares = [
-      _share(_mean(entry), _mean(low), _mean(high))
-      for entry, low, high in zip(entries, base, own, strict=True)
+  means = [
+      [accuracy_lib.over_tasks(one.accuracy) for one in models]
+      for models in zip(entries, base, own, strict=True)
   ]
+  shares = [accuracy_lib.share(*one) for one in means]
   return Row(
       regime=first.regime,
       method=first.method,
@@ -212,11 +206,13 @@ def _row(entries: list[merging_results.Merge], known) -> Row:
       cost=cost_class(first),
       label=label(first.method, first.rule, scaling),
       scaling=scaling,
-      accuracy=accuracy_lib.spread([_mean(entry) for entry in entries]),
+      accuracy=accuracy_lib.spread([mean for mean, _, _ in means]),
       normalised=accuracy_lib.spread(normalised),
-      share=_spread(shares),
-      distance=_spread([entry.relative_distance for entry in entries]),
-      cosine=_spread([entry.cosine for entry in entries]),
+      share=accuracy_lib.spread_of_all(shares),
+      distance=accuracy_lib.spread_of_all(
+          [entry.relative_distance for entry in entries]
+      ),
+      cosine=accuracy_lib.spread_of_all([entry.cosine for entry in entries]),
       tasks={
           task: accuracy_lib.spread([entry.accuracy[task] for entry in entries])
           for task in first.accuracy
@@ -224,18 +220,3 @@ def _row(entries: list[merging_results.Merge], known) -> Row:
       examples=first.examples,
       seconds=statistics.median(entry.seconds for entry in entries),
   )
-
-
-def _spread(values: Sequence[float | None]) -> accuracy_lib.Spread | None:
-  """One seed without a value leaves the mean over seeds without a meaning."""
-  known = [value for value in values if value is not None]
-  return accuracy_lib.spread(known) if len(known) == len(values) else None
-
-
-def _share(model: float, base: float, finetuned: float) -> float | None:
-  gain = finetuned - base
-  return (model - base) / gain if gain >= accuracy_lib.LEAST_GAIN else None
-
-
-def _mean(entry: merging_results.Merge) -> float:
-  return math.fsum(entry.accuracy.values()) / len(entry.accuracy)

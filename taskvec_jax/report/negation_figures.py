@@ -4,6 +4,7 @@ Each function returns a figure, or None where the run left out what it shows.
 """
 
 import math
+import statistics
 
 from matplotlib import axes as mpl_axes
 from matplotlib import cm
@@ -149,7 +150,7 @@ def _draw_target(
 
   def value(model):
     found = [negation_findings.target(row, model) for row in rows]
-    return 100 * math.fsum(found) / len(found)
+    return 100 * statistics.fmean(found)
 
   before, after, never = (value(m) for m in ('before', 'after', 'never'))
   panel.plot([before, after], [y, y], color=style.FAINT, linewidth=1.2)

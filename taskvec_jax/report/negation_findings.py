@@ -10,6 +10,7 @@ comparison with models that never learned the task is this project's.
 
 from collections.abc import Callable
 import math
+import statistics
 
 from taskvec_jax.report import accuracy
 from taskvec_jax.report import claims as claims_lib
@@ -20,11 +21,7 @@ from taskvec_jax.report import verdicts
 
 def claims(results: negation_results.Results) -> list[claims_lib.Claim]:
   """Returns every part of every question, judged, in order."""
-  return [
-      claims_lib.Claim(number, title, sentence, *finding)
-      for number, (title, sentence, findings) in enumerate(_STATEMENTS, start=1)
-      for finding in findings(results)
-  ]
+  return claims_lib.judged(_STATEMENTS, results)
 
 
 def target(row: negation_results.Forgetting, model: str) -> float:
@@ -42,7 +39,7 @@ def control(row: negation_results.Forgetting, model: str) -> float:
   if accuracies is None:
     return math.nan
   others = [value for task, value in accuracies.items() if task != row.target]
-  return math.fsum(others) / len(others)
+  return statistics.fmean(others)
 
 
 def over_targets(
@@ -56,7 +53,7 @@ def over_targets(
     value = value_fn(row) if row.start == start else math.nan
     if not math.isnan(value):
       values.setdefault(row.seed, []).append(value)
-  return {seed: math.fsum(own) / len(own) for seed, own in values.items()}
+  return {seed: statistics.fmean(own) for seed, own in values.items()}
 
 
 def mean_error(
@@ -69,7 +66,7 @@ def mean_error(
       for second, value in zip(found.scalings, line, strict=True)
       if not inside or (0 < first <= 1 and 0 < second <= 1)
   ]
-  return math.fsum(kept) / len(kept) if kept else math.nan
+  return statistics.fmean(kept) if kept else math.nan
 
 
 def _forgetting(results: negation_results.Results) -> list[verdicts.Finding]:
@@ -90,19 +87,15 @@ def _forgetting(results: negation_results.Results) -> list[verdicts.Finding]:
     if fall is None or change is None:
       found.append(verdicts.not_measured(where, 'lower, in points'))
       continue
-    values = [
-        f'{100 * accuracy.spread(list(side.values())).mean:.1f}'
-        for side in (before, after)
-    ]
     chance = over_targets(results, start, lambda row: row.chance)
-    low = 100 * accuracy.spread(list(chance.values())).mean
     kept = accuracy.spread(list(share.values()))
     found += [
         verdicts.Finding(
             where,
             'lower, in points',
-            f'{spreads.difference(change)}: {values[0]} to {values[1]} %'
-            f' (chance {low:.1f} %)',
+            f'{spreads.difference(change)}: {spreads.per_cent(before)} to'
+            f' {spreads.per_cent(after)} %'
+            f' (chance {spreads.per_cent(chance)} %)',
             spreads.above(fall),
             'Test accuracy on the task that is forgotten, mean over the'
             ' targets, before and after.',
@@ -141,16 +134,12 @@ def _never(results: negation_results.Results) -> list[verdicts.Finding]:
         continue
       difference = spreads.paired(after, never)
       assert difference is not None
-      values = [
-          f'{100 * accuracy.spread(list(side.values())).mean:.1f}'
-          for side in (after, never)
-      ]
       found.append(
           verdicts.Finding(
               where,
               f'{word} than {other}',
-              f'{spreads.difference(difference)}: {values[0]} against'
-              f' {values[1]} %',
+              f'{spreads.difference(difference)}: {spreads.per_cent(after)}'
+              f' against {spreads.per_cent(never)} %',
               spreads.above(gain, -accuracy.MARGIN),
               'Test accuracy after forgetting minus that of the model that'
               ' never learned the target, mean over the targets; a point in'
@@ -173,7 +162,7 @@ def _disentanglement(
       ('error, 0 < a ≤ 1', lambda one: mean_error(one, inside=True)),
       (
           'accuracy at the own vector',
-          lambda one: math.fsum(one.alone.values()) / len(one.alone),
+          lambda one: accuracy.over_tasks(one.alone),
       ),
   ):
     predicted = 'linearised lower, in points'
@@ -183,15 +172,12 @@ def _disentanglement(
     if fall is None or change is None or math.isnan(fall.mean):
       found.append(verdicts.not_measured(where, predicted))
       continue
-    values = [
-        f'{100 * accuracy.spread(list(side.values())).mean:.1f}'
-        for side in (curved, linear)
-    ]
     found.append(
         verdicts.Finding(
             where,
             predicted,
-            f'{spreads.difference(change)}: {values[0]} to {values[1]} %',
+            f'{spreads.difference(change)}: {spreads.per_cent(curved)} to'
+            f' {spreads.per_cent(linear)} %',
             spreads.above(fall),
             'The error ξ is a sum over the two tasks, so 200 % at most. The'
             ' price of linearising is the accuracy of θ₀ + τ on the vector’s'
@@ -204,33 +190,20 @@ def _disentanglement(
 def _analogy(results: negation_results.Results) -> list[verdicts.Finding]:
   chance = {task.name: 1 / task.num_classes for task in results.setting.tasks}
   ours = spreads.by_seed(results.analogies, lambda one: one.accuracy['analogy'])
-  found = []
-  for name, value_fn in (
-      ('chance', lambda one: chance[one.asked]),
-      ('the base', lambda one: one.accuracy['base']),
-      ('C’s vector alone', lambda one: one.accuracy['C alone']),
-  ):
-    where = f'analogy above {name}'
-    theirs = spreads.by_seed(results.analogies, value_fn)
-    gain = spreads.paired(ours, theirs)
-    if gain is None:
-      found.append(verdicts.not_measured(where, 'higher, in points'))
-      continue
-    values = [
-        f'{100 * accuracy.spread(list(side.values())).mean:.1f}'
-        for side in (ours, theirs)
-    ]
-    found.append(
-        verdicts.Finding(
-            where,
-            'higher, in points',
-            f'{spreads.difference(gain)}: {values[0]} against {values[1]} %',
-            spreads.above(gain),
-            'Test accuracy on D, whose images are those of C inverted; λ of'
-            ' each is chosen on D’s validation images.',
-        )
-    )
-  return found
+  return [
+      spreads.higher(
+          f'analogy above {name}',
+          ours,
+          spreads.by_seed(results.analogies, value_fn),
+          'Test accuracy on D, whose images are those of C inverted; λ of each'
+          ' is chosen on D’s validation images.',
+      )
+      for name, value_fn in (
+          ('chance', lambda one: chance[one.asked]),
+          ('the base', lambda one: one.accuracy['base']),
+          ('C’s vector alone', lambda one: one.accuracy['C alone']),
+      )
+  ]
 
 
 _STATEMENTS = (

@@ -5,12 +5,8 @@ not named.
 """
 
 import dataclasses
-import json
-import os
-import pathlib
 
 from taskvec_jax.report import experiment_results
-from taskvec_jax.report import results as results_lib
 
 # The models that a task's vector is subtracted from.
 STARTS = {
@@ -77,10 +73,3 @@ class Results:
   disentanglement: list[Disentanglement]
   analogies: list[Analogy]
   seconds: dict[str, float]  # wall time by part; differs from run to run
-
-
-def read(path: str | os.PathLike[str]) -> Results:
-  """Returns the results that `write` wrote."""
-  return results_lib.from_json(
-      Results, json.loads(pathlib.Path(path).read_text())
-  )

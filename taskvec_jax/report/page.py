@@ -4,10 +4,8 @@ The words that never change stand in `templates/page.html`; what depends on the
 run is made here.
 """
 
-from collections.abc import Iterable
 import os
 import pathlib
-from typing import Any
 from typing import NamedTuple
 
 from taskvec_jax.report import accuracy
@@ -32,31 +30,24 @@ def write_page(
     results: results_lib.Results, folder: str | os.PathLike[str]
 ) -> pathlib.Path:
   """Writes `folder/report.html` and `figures/*.png`; returns the page."""
-  return experiment_page.write(results, folder, **_parts(results))
-
-
-def render(
-    results: results_lib.Results, figure_paths: Iterable[pathlib.Path]
-) -> str:
-  """Returns the HTML of the page, with the figures of `figure_paths` in it."""
-  return experiment_page.render(results, figure_paths, **_parts(results))
-
-
-def _parts(results: results_lib.Results) -> dict[str, Any]:
   rows = accuracy.rows(results)
-  return {
-      'template': 'page.html',
-      'claims': claims_lib.claims(results),
-      'pictures': figures.PICTURES,
-      'filters': {'share': _share, 'model': _model},
-      'rows': rows,
-      'comparisons': accuracy.comparisons(results),
-      'task_tables': _task_tables(rows),
-      'task_errors': _task_errors(results, rows),
-      'small_tests': _small_tests(results),
-      'reaches': _reaches(results.response_map),
-      'first_epochs': _first_epochs(results),
-  }
+  return experiment_page.write(
+      results,
+      folder,
+      template='page.html',
+      claims=claims_lib.claims(results),
+      pictures=figures.PICTURES,
+      filters={'share': _share, 'model': _model},
+      rows=rows,
+      comparisons=accuracy.comparisons(results),
+      task_tables=_task_tables(rows),
+      task_errors=_task_errors(results, rows),
+      small_tests=_small_tests(results),
+      reaches=_reaches(results.response_map),
+      first_epochs=_first_epochs(results),
+      least_share=first_epoch_findings.LEAST_SHARE,
+      least_cosine=first_epoch_findings.LEAST_COSINE,
+  )
 
 
 def _task_tables(rows: list[accuracy.Row]) -> list[_TaskTable]:

@@ -10,7 +10,8 @@ of the map as the true error does. NaN is on the bad side of every test.
 Source: derived for this project, docs/theory.md (3.7).
 """
 
-import numpy as np
+from typing import Any
+
 from scipy import stats
 
 from taskvec_jax.report import results as results_lib
@@ -122,9 +123,8 @@ def _indicator(response_map: results_lib.ResponseMap) -> verdicts.Finding:
   ]
   if len({pair[0] for pair in pairs}) < 3 or len({p[1] for p in pairs}) < 3:
     return verdicts.not_measured('indicator', predicted)
-  # Spearman's: the correlation of the ranks.
-  ranks = [stats.rankdata(column) for column in zip(*pairs, strict=True)]
-  correlation = float(np.corrcoef(ranks[0], ranks[1])[0, 1])
+  indicators, lefts = zip(*pairs, strict=True)
+  correlation: Any = stats.spearmanr(indicators, lefts)[0]
   trusted = [left for indicator, left in pairs if indicator < USABLE]
   good = sum(left < USABLE for left in trusted)
   if correlation >= CORRELATION_BAR:

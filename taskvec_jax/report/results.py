@@ -212,9 +212,9 @@ def write(path: str | os.PathLike[str], results: Any) -> None:
   write_json(path, dataclasses.asdict(results))
 
 
-def read(path: str | os.PathLike[str]) -> Results:
-  """Returns the results that `write` wrote."""
-  return from_json(Results, json.loads(pathlib.Path(path).read_text()))
+def read(path: str | os.PathLike[str], kind: Any = Results) -> Any:
+  """Returns the results that `write` wrote, as the dataclass `kind`."""
+  return from_json(kind, json.loads(pathlib.Path(path).read_text()))
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:

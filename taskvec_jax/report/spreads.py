@@ -3,11 +3,13 @@
 from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
+import statistics
 from typing import Any
 
 from taskvec_jax.report import accuracy
 from taskvec_jax.report import verdicts
 
+HIGHER = 'higher, in points'
 _ROUNDING = 1e-12
 
 
@@ -49,9 +51,7 @@ def paired(
 ) -> accuracy.Spread | None:
   """Returns the spread of `first - second`, seed by seed; None without any."""
   seeds = sorted(first.keys() & second.keys())
-  if not seeds:
-    return None
-  return accuracy.spread([first[seed] - second[seed] for seed in seeds])
+  return accuracy.spread_of_all([first[seed] - second[seed] for seed in seeds])
 
 
 def above(spread: accuracy.Spread | None, bar: float = 0.0) -> str:
@@ -63,6 +63,30 @@ def above(spread: accuracy.Spread | None, bar: float = 0.0) -> str:
   if spread.low > bar:
     return verdicts.HOLDS
   return verdicts.DOES_NOT_HOLD if spread.high < bar else verdicts.UNDECIDED
+
+
+def per_cent(values: Mapping[int, float]) -> str:
+  """Returns '81.2', the mean over seeds of an accuracy in 0..1."""
+  return f'{100 * statistics.fmean(values.values()):.1f}'
+
+
+def higher(
+    where: str,
+    first: Mapping[int, float],
+    second: Mapping[int, float],
+    note: str,
+) -> verdicts.Finding:
+  """Returns the finding on 'first is higher than second', seed by seed."""
+  found = paired(first, second)
+  if found is None:
+    return verdicts.not_measured(where, HIGHER)
+  return verdicts.Finding(
+      where,
+      HIGHER,
+      f'{difference(found)}: {per_cent(first)} against {per_cent(second)} %',
+      above(found),
+      note,
+  )
 
 
 def by_seed(

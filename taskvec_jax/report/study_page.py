@@ -28,16 +28,7 @@ def write_page(
 def claims(results: study_results.Results) -> list[claims_lib.Claim]:
   """Returns every part of every claim, in order."""
   return [
-      claims_lib.Claim(
-          number,
-          section.title,
-          section.claim,
-          finding.where,
-          finding.predicted,
-          finding.measured,
-          finding.verdict,
-          finding.note,
-      )
+      claims_lib.Claim(number, section.title, section.claim, **vars(finding))
       for number, section in enumerate(results.sections, start=1)
       for finding in section.findings
   ]

@@ -5,11 +5,8 @@ what, what was measured, and the curves, maps and tables that show it.
 """
 
 import dataclasses
-import json
-import os
-import pathlib
 
-from taskvec_jax.report import results as results_lib
+from taskvec_jax.report import verdicts
 
 # How a series of a figure came about, which decides how it is drawn.
 PREDICTED = 'predicted'  # by formula: a dashed line
@@ -17,17 +14,6 @@ MEASURED = 'measured'  # markers on a thin line, with its spread
 BOUND = 'bound'  # what a theorem allows: a dotted line
 REFERENCE = 'reference'  # what it is compared with: a faint line
 KINDS = (PREDICTED, MEASURED, BOUND, REFERENCE)
-
-
-@dataclasses.dataclass
-class Finding:
-  """One part of a claim, judged; the fields of `verdicts.Finding`."""
-
-  where: str  # the part: a size, a regime
-  predicted: str  # short: a cell of a table
-  measured: str  # short
-  verdict: str  # a word of verdicts.py
-  note: str  # the criterion, and what to keep in mind
 
 
 @dataclasses.dataclass
@@ -111,7 +97,7 @@ class Section:
   source: str  # where it is from: a theorem, or that this project derived it
   text: list[str]  # paragraphs
   formulas: list[str]  # one a line, in Unicode
-  findings: list[Finding]
+  findings: list[verdicts.Finding]
   curves: list[Curves] = dataclasses.field(default_factory=list)
   maps: list[Map] = dataclasses.field(default_factory=list)
   tables: list[Table] = dataclasses.field(default_factory=list)
@@ -138,10 +124,3 @@ class Results:
   setting: Setting
   sections: list[Section]
   seconds: dict[str, float]  # wall time by part; differs from run to run
-
-
-def read(path: str | os.PathLike[str]) -> Results:
-  """Returns the results that `results.write` wrote."""
-  return results_lib.from_json(
-      Results, json.loads(pathlib.Path(path).read_text())
-  )

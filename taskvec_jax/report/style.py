@@ -20,7 +20,6 @@ GRID = '#e4e4e4'
 GAP = '#222222'
 CORRECTION = '#d55e00'
 RESPONSE = '#0072b2'
-INDICATOR = '#009e73'
 
 KINDS = {'certified': '#0072b2', 'estimate': '#e69f00', 'measured': '#222222'}
 REGIMES = {'exact': '#0072b2', 'empirical': '#d55e00'}

@@ -1,6 +1,6 @@
 """The words for what a measurement says of a claim."""
 
-from typing import NamedTuple
+import dataclasses
 
 HOLDS = 'holds'
 IN_PART = 'holds in part'
@@ -10,10 +10,11 @@ SAYS_NOTHING = 'says nothing'  # measured where the question has no answer
 NOT_MEASURED = 'not measured'
 
 
-class Finding(NamedTuple):
+@dataclasses.dataclass
+class Finding:
   """What one part of a run says of one claim."""
 
-  where: str  # the part: a dtype, a regime, a rule for alpha
+  where: str  # the part: a dtype, a size, a regime, a rule for alpha
   predicted: str  # short: a cell of a table
   measured: str  # short
   verdict: str  # one of the words above

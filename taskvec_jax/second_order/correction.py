@@ -13,8 +13,9 @@ the loss of step e's batch in place of the task's: a step is an epoch of the
 full batch or one mini-batch.
 
 One forward-over-reverse pass a task and step gives `g_t` and `H_t R_t`
-together, about 2.6 gradients: no Hessian is formed and no trajectory is
-stored. The loop keeps T + 3 copies of the parameters and peaks below T + 8.
+together, at the cost of two to three gradients: no Hessian is formed and no
+trajectory is stored. The arrays of the loop peak at T + 8 copies of the
+parameters.
 
 Source: Zhou et al., "On Task Vectors and Gradients", arXiv:2508.16082; the
 form along the multitask path is derived in docs/theory.md.

@@ -13,8 +13,8 @@ predicts `theta_TA - theta_MT`. It is exact for quadratic losses at every eta
 and k; what it leaves is quadratic in the drift. It needs
 `eta lambda_max < 2`. Mini-batches are the same loop, as in `correction`.
 
-One jvp-of-grad pass a task and step, about 2.6 gradients; T + 3 copies of the
-parameters, below T + 8 at the peak.
+One jvp-of-grad pass a task and step, two to three gradients; arrays peak at
+T + 8 copies of the parameters.
 
 Source: derived for this project, docs/theory.md (3.7).
 """

@@ -9,17 +9,23 @@ Addition, negation and analogies are the same sum with other coefficients:
 task vectors is one compiled program that reads each once, not T programs that
 write T sums on the way.
 
+Every leaf keeps its dtype. Leaves below float32 are computed in float32; those
+of integers and booleans cannot be merged: their task vector is zero, and a
+merge keeps the base's.
+
 Source: Ilharco et al., "Editing models with task arithmetic",
 arXiv:2212.04089.
 """
 
 from collections.abc import Mapping
+from collections.abc import Sequence
+import functools
+import operator
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from taskvec_jax import tree
 from taskvec_jax.typing import Array
 from taskvec_jax.typing import Params
 
@@ -32,7 +38,7 @@ def task_vector(finetuned_params: Params, base_params: Params) -> Params:
       the sentence names the first such leaf.
   """
   check_same_tree(finetuned_params, base_params, 'finetuned', 'base')
-  return tree.sub(finetuned_params, base_params)
+  return _difference(finetuned_params, base_params)
 
 
 def weighted_sum(
@@ -148,20 +154,55 @@ def _check_tasks(
     )
 
 
+@jax.jit
+def _difference(finetuned_params: Params, base_params: Params) -> Params:
+  return jax.tree.map(
+      lambda theta, base: theta - base
+      if _is_merged(theta)
+      else jnp.zeros_like(theta),
+      finetuned_params,
+      base_params,
+  )
+
+
 # Lists, not mappings: names of tasks would be a part of the compiled program.
 @jax.jit
 def _weighted_sum(task_vectors: list[Params], scaling: list[Array]) -> Params:
-  total = tree.scale(scaling[0], task_vectors[0])
-  for alpha, vector in zip(scaling[1:], task_vectors[1:], strict=True):
-    total = tree.add_scale(total, alpha, vector)
-  return total
+  return jax.tree.map(
+      lambda *taus: _leaf_sum(taus, scaling).astype(jnp.result_type(taus[0]))
+      if _is_merged(taus[0])
+      else jnp.zeros_like(taus[0]),
+      *task_vectors,
+  )
 
 
 @jax.jit
 def _merge(
     base_params: Params, task_vectors: list[Params], scaling: list[Array]
 ) -> Params:
-  return tree.add(base_params, _weighted_sum(task_vectors, scaling))
+  def one(base, *taus):
+    if not _is_merged(base):
+      return base
+    total = _leaf_sum(taus, scaling)
+    return (base.astype(jnp.result_type(base, total)) + total).astype(
+        base.dtype
+    )
+
+  return jax.tree.map(one, base_params, *task_vectors)
+
+
+def _is_merged(leaf) -> bool:
+  return jnp.issubdtype(jnp.result_type(leaf), jnp.floating)
+
+
+def _leaf_sum(taus: Sequence[Array], scaling: Sequence[Array]) -> Array:
+  """Returns `sum_t alpha_t tau_t` of one leaf, in float32 or wider."""
+  exact = jnp.promote_types(jnp.result_type(taus[0]), jnp.float32)
+  total, *others = (
+      jnp.asarray(alpha, exact) * tau.astype(exact)
+      for alpha, tau in zip(scaling, taus, strict=True)
+  )
+  return functools.reduce(operator.add, others, total)
 
 
 def _shapes(params: Params) -> dict[str, tuple[int, ...]]:

@@ -21,6 +21,17 @@ SLICE_SIZE = 2**20  # elements that are held at once by default
 _INDEX_SUFFIX = '.safetensors.index.json'
 # What a folder of one model calls its file, the first that is there.
 _FILE_NAMES = ('model.safetensors', 'open_clip_model.safetensors')
+# Beside weights: what else a library needs to load them.
+_BESIDE = (
+    '*config.json',
+    'tokenizer*',
+    'vocab.*',
+    'merges.txt',
+    'special_tokens_map.json',
+    'added_tokens.json',
+    'spiece.model',
+    'chat_template*',
+)
 _PICKLE_SUFFIXES = ('.bin', '.pt', '.pth', '.ckpt', '.pkl', '.pickle')
 
 
@@ -111,6 +122,19 @@ def check_finite(values: np.ndarray, name: str, file: pathlib.Path) -> None:
   raise ValueError(
       f'{file}: tensor {name!r} has {int((~np.isfinite(values)).sum())} values'
       ' that are NaN or infinite'
+  )
+
+
+def beside(file: pathlib.Path) -> list[pathlib.Path]:
+  """Returns the configs and the tokenizer that lie beside a file of weights."""
+  found = {one for pattern in _BESIDE for one in file.parent.glob(pattern)}
+  return sorted(
+      one
+      for one in found
+      # Weights are not meant, though they be called tokenizer.safetensors.
+      if one.is_file()
+      and '.safetensors' not in one.suffixes
+      and one.suffix not in _PICKLE_SUFFIXES
   )
 
 

@@ -3,7 +3,7 @@
 import jax
 
 from taskvec_jax import checkpoints
-from taskvec_jax.experiments import regimes
+from taskvec_jax.experiments import config as config_lib
 from tests import problems
 
 
@@ -23,7 +23,7 @@ def assert_accuracies_agree(ours, theirs):
 def assert_parameters_agree(folder, other):
   """To 1e-5 of their norm, of every regime and task of seed 0."""
   for regime in ('exact', 'empirical'):
-    for task in ('digits', 'faces', regimes.MULTITASK):
+    for task in ('digits', 'faces', config_lib.MULTITASK):
       a, b = (
           checkpoints.restore_latest(
               run / 'checkpoints' / 'seed0' / regime / task

@@ -10,17 +10,19 @@ import numpy as np
 import pytest
 
 from taskvec_jax.experiments import config as config_lib
+from taskvec_jax.experiments import evaluation
 from taskvec_jax.experiments import merging
+from taskvec_jax.experiments import merging_data
 from taskvec_jax.experiments import merging_gaps
 from taskvec_jax.experiments import merging_inputs
 from taskvec_jax.experiments import merging_methods
 from taskvec_jax.experiments import merging_models
-from taskvec_jax.experiments import merging_scores
 from taskvec_jax.experiments import setting as setting_lib
+from taskvec_jax.merging import fisher
 from taskvec_jax.merging import ties
-from taskvec_jax.report import merging_results
 from taskvec_jax.report import merging_table
 from taskvec_jax.report import merging_words
+from taskvec_jax.report import results as results_lib
 from taskvec_jax.task_vectors import arithmetic
 from tests.experiments import tiny_merging
 
@@ -96,13 +98,37 @@ def test_every_method_has_a_row_for_each_way_to_scale_it(finished):
   assert len(results.merges) == len(expected)
 
 
+def test_the_fishers_images_are_a_random_choice(models, monkeypatch):
+  setting, found = models
+  vectors = {
+      task: arithmetic.task_vector(params, setting.base_params)
+      for task, params in found.finetuned.items()
+  }
+  seen = []
+  monkeypatch.setattr(
+      fisher, 'diagonal_fisher', lambda fn, params, inputs: seen.append(inputs)
+  )
+  for seed in (0, 0, 1):
+    merging_data.diagonal_fishers(setting, vectors, at_most=4, seed=seed)
+  num = len(vectors)
+  for index, task in enumerate(vectors):
+    first, again, other = seen[index::num]
+    images = np.asarray(setting.data[task].train.inputs)
+    assert len(first) == 4
+    np.testing.assert_array_equal(first, again)
+    assert np.any(first != other)
+    assert np.any(first != images[:4])  # sets are sorted by class
+    for one in first:
+      assert np.any(np.all(images == one, axis=tuple(range(1, images.ndim))))
+
+
 def test_every_method_has_words():
   assert set(merging_words.METHODS) == set(merging_methods.METHODS)
 
 
 def test_the_run_leaves_its_results_and_its_page(finished):
   folder, results = finished
-  assert merging_results.read(folder / 'results.json') == results
+  assert results_lib.read(folder / 'results.json', type(results)) == results
   page = html.unescape((folder / 'report.html').read_text())
   for words in merging_words.METHODS.values():
     assert words.label in page
@@ -170,17 +196,17 @@ def test_a_row_is_the_method_called_by_hand(finished, models):
   assert found.distance == pytest.approx(place.distance, rel=1e-5)
   assert found.cosine == pytest.approx(place.cosine, rel=1e-5)
   params = arithmetic.edit(setting.base_params, merged)
-  test = merging_scores.split(setting, 'test')
-  assert found.accuracy == merging_scores.accuracies(
-      setting, test, dict.fromkeys(setting.data, params)
+  test = evaluation.place(setting, 'test')
+  assert found.accuracy == evaluation.accuracies(
+      test, dict.fromkeys(setting.data, params)
   )
 
 
 def test_a_curve_is_the_accuracy_over_that_of_the_own_models(finished, models):
   _, results = finished
   setting, trained = models
-  validation = merging_scores.split(setting, 'validation')
-  own = merging_scores.accuracies(setting, validation, trained.finetuned)
+  validation = evaluation.place(setting, 'validation')
+  own = evaluation.accuracies(validation, trained.finetuned)
   task_vectors = {
       task: arithmetic.task_vector(params, setting.base_params)
       for task, params in trained.finetuned.items()
@@ -188,8 +214,8 @@ def test_a_curve_is_the_accuracy_over_that_of_the_own_models(finished, models):
   params = arithmetic.merge(
       setting.base_params, task_vectors, dict.fromkeys(task_vectors, 0.5)
   )
-  merged = merging_scores.accuracies(
-      setting, validation, dict.fromkeys(setting.data, params)
+  merged = evaluation.accuracies(
+      validation, dict.fromkeys(setting.data, params)
   )
   expected = np.mean([merged[task] / own[task] for task in own])
   (score,) = row(results, 'task_arithmetic', 'validation').curve
@@ -264,17 +290,17 @@ def test_the_summary_fits_a_terminal(finished):
     [
         ({'methods': ('tie',)}, r"'tie', but the methods are average, .*atm"),
         ({'methods': ('ties', 'ties')}, 'no method twice'),
-        ({'scalings': ()}, 'must rise and not be negative'),
-        ({'scalings': (0.5, 0.2)}, 'must rise and not be negative'),
-        ({'scalings': (-0.5, 0.2)}, 'must rise and not be negative'),
+        ({'scalings': ()}, r'scalings must rise, 1 or more .* is \(\)'),
+        ({'scalings': (0.5, 0.2)}, 'scalings must rise, 1 or more'),
+        ({'scalings': (-0.5, 0.2)}, r'scalings must .* all in \[0, inf\)'),
         ({'max_epochs': 7}, 'max_epochs is 7, but has no effect'),
         (
             {'numbers': merging_inputs.Numbers(ties_density=1.2)},
-            'ties_density must lie between 0 and 1 but is 1.2',
+            r'numbers.ties_density must lie in \[0, 1\], but is 1.2',
         ),
         (
             {'numbers': merging_inputs.Numbers(atlas_steps=0)},
-            'atlas_steps must be positive but is 0',
+            'numbers.atlas_steps must be positive and finite but is 0',
         ),
         (
             {'numbers': merging_inputs.Numbers(breadcrumbs_gamma=0.5)},

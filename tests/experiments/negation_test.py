@@ -19,6 +19,7 @@ from taskvec_jax.models import heads
 from taskvec_jax.report import negation_findings
 from taskvec_jax.report import negation_page
 from taskvec_jax.report import negation_results
+from taskvec_jax.report import results as results_lib
 from taskvec_jax.report import verdicts
 from taskvec_jax.task_vectors import arithmetic
 from tests import problems
@@ -195,7 +196,7 @@ def test_finished_models_are_read_back_and_the_rest_is_redone(
   again = negation.run(tiny_negation.config(), folder, command='make it')
   assert dataclasses.replace(again, seconds=results.seconds) == results
   assert (folder / 'metrics.jsonl').read_text() == lines
-  assert negation_results.read(folder / 'results.json') == again
+  assert results_lib.read(folder / 'results.json', type(again)) == again
 
 
 def test_the_page_and_the_table_say_what_was_measured(finished):
@@ -225,10 +226,10 @@ def test_what_a_run_left_out_is_not_judged(finished):
         ({'tasks': ('digits',)}, 'two tasks at least'),
         ({'scalings': (0.5, 1.0)}, r'rise from 0.*\(0\.5, 1\.0\)'),
         ({'scalings': (0.0, float('nan'))}, 'config.scalings must'),
-        ({'control': 1.2}, r'control must lie between 0 and 1 but is 1\.2'),
+        ({'control': 1.2}, r'control must lie in \[0, 1\], but is 1\.2'),
         ({'pair': ('digits',)}, 'pair must name two different tasks'),
         ({'map_scalings': (0.0, float('inf'))}, 'map_scalings must be finite'),
-        ({'map_images': -1}, 'map_images must not be negative'),
+        ({'map_images': -1}, 'map_images must be at least 0 but is -1'),
         ({'learning_rate': 0.3}, r'learning_rate is 0\.3, but has no effect'),
     ],
 )

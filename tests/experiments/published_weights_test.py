@@ -6,6 +6,7 @@ import shutil
 import jax
 import numpy as np
 import pytest
+from safetensors import numpy as safetensors
 
 from taskvec_jax.experiments import config as config_lib
 from taskvec_jax.experiments import description
@@ -129,6 +130,30 @@ def ran(clip, tmp_path_factory):
   return clip, other, root / 'run', results
 
 
+@pytest.fixture
+def no_images(monkeypatch):
+  """Fails a test that decodes images, which takes longest of what begins."""
+  monkeypatch.setattr(
+      setting_lib, 'load_tasks', lambda _: pytest.fail('images were decoded')
+  )
+
+
+def _assert_refused(config, tmp_path, sentence):
+  """Runs what is refused, and leaves nothing."""
+  with pytest.raises(ValueError, match=sentence):
+    task_arithmetic.run(config, tmp_path / 'run', command='it')
+  assert not (tmp_path / 'run').exists()
+
+
+def _with_a_nan(clip, folder, name):
+  """Writes the CLIP again, with a NaN in a tensor."""
+  shutil.copytree(clip, folder)
+  tensors = safetensors.load_file(folder / 'model.safetensors')
+  tensors[name].flat[0] = np.nan
+  published.save(folder / 'model.safetensors', tensors)
+  return folder
+
+
 def _accuracy(results, **wanted):
   (row,) = (
       row
@@ -183,27 +208,91 @@ def test_the_merged_model_is_in_the_layout_of_the_weights(ran):
         (('digits',), "must hold TASK=VALUE, each task once, but has 'digits'"),
     ],
 )
-def test_a_task_without_weights_is_named(clip, tmp_path, finetuned, sentence):
+def test_a_task_without_weights_is_named(
+    clip, tmp_path, no_images, finetuned, sentence
+):
   config = _config(
       clip,
       published=config_lib.Published(weights=str(clip), finetuned=finetuned),
   )
-  with pytest.raises(ValueError, match=sentence):
-    task_arithmetic.run(config, tmp_path / 'run', command='it')
-  assert not (tmp_path / 'run' / 'report.html').exists()
+  _assert_refused(config, tmp_path, sentence)
+
+
+def test_a_folder_without_weights_is_named_by_the_task_in_it(
+    clip, tmp_path, monkeypatch
+):
+  config = _config(
+      clip,
+      tasks=('digits', 'folder:/images/birds'),
+      published=config_lib.Published(
+          weights=str(clip), finetuned=(f'digits={clip}', f'robins={clip}')
+      ),
+  )
+  monkeypatch.setattr(
+      setting_lib, 'load_tasks', lambda _: dict.fromkeys(['digits', 'birds'])
+  )
+  _assert_refused(config, tmp_path, 'for digits, robins, but .* birds, digits;')
 
 
 def test_weights_of_another_architecture_are_refused_before_any_work(
-    clip, tmp_path
+    clip, tmp_path, no_images
 ):
   config = _config(clip)
   config.model.depth = 3
-  with pytest.raises(ValueError, match='depth.*3.*2|depth.*2.*3'):
-    task_arithmetic.run(config, tmp_path / 'run', command='it')
-  assert not (tmp_path / 'run').exists()
+  _assert_refused(config, tmp_path, 'depth.*3.*2|depth.*2.*3')
 
 
-def test_a_vision_tower_alone_has_no_zero_shot_head(clip, tmp_path):
+@pytest.mark.parametrize(
+    'changes, sentence',
+    [
+        (
+            {'image_size': 8},
+            'images with image_size 4, but config.image_size is 8; set it to 4,'
+            ' or name weights for 8',
+        ),
+        (
+            {'num_channels': 1},
+            'images with num_channels 3, but config.num_channels is 1; set',
+        ),
+    ],
+)
+def test_weights_for_other_images_are_refused_before_any_work(
+    clip, tmp_path, no_images, changes, sentence
+):
+  config = _config(clip, **changes)
+  config.model.pixel_mean = config.model.pixel_std = (0.5,)
+  _assert_refused(config, tmp_path, sentence)
+
+
+def test_a_nan_in_finetuned_weights_is_found_before_any_work(
+    clip, tmp_path, no_images
+):
+  name = 'vision_model.post_layernorm.bias'
+  other = _with_a_nan(clip, tmp_path / 'other', name)
+  config = _config(
+      clip,
+      published=config_lib.Published(
+          weights=str(clip), finetuned=(f'digits={clip}', f'faces={other}')
+      ),
+  )
+  _assert_refused(config, tmp_path, f"{other}: tensor '{name}' has 1 values")
+
+
+def test_a_nan_in_a_text_tower_of_its_own_is_found_before_any_work(
+    clip, tmp_path, no_images
+):
+  name = 'text_model.final_layer_norm.bias'
+  other = _with_a_nan(clip, tmp_path / 'other', name)
+  config = _config(
+      clip,
+      published=config_lib.Published(
+          weights=str(clip), text_weights=str(other)
+      ),
+  )
+  _assert_refused(config, tmp_path, f"{other}: tensor '{name}' has 1 values")
+
+
+def test_a_vision_tower_alone_has_no_zero_shot_head(clip, tmp_path, no_images):
   alone = tmp_path / 'vision'
   alone.mkdir()
   tensors = published.vision_alone(published.params())
@@ -213,11 +302,10 @@ def test_a_vision_tower_alone_has_no_zero_shot_head(clip, tmp_path):
   published.save(alone / 'model.safetensors', tensors)
   shutil.copyfile(clip / 'config.json', alone / 'config.json')
   config = _config(alone)
-  base = published_weights.base(config)
-  with pytest.raises(ValueError, match='no text tower.*text_weights'):
-    published_weights.heads(config.published, base, {}, activation='quick_gelu')
+  _assert_refused(config, tmp_path, 'no text tower.*text_weights')
   # The same with the text tower of the whole model.
   config.published.text_weights = str(clip)
+  base = published_weights.base(config)
   assert (
       published_weights.heads(
           config.published, base, {}, activation='quick_gelu'
@@ -226,8 +314,8 @@ def test_a_vision_tower_alone_has_no_zero_shot_head(clip, tmp_path):
   )
 
 
-def test_a_tokenizer_that_does_not_fit_is_refused_before_a_folder_is_made(
-    clip, tmp_path
+def test_a_tokenizer_that_does_not_fit_is_refused_before_any_work(
+    clip, tmp_path, no_images
 ):
   folder = tmp_path / 'clip'
   shutil.copytree(clip, folder)
@@ -236,21 +324,17 @@ def test_a_tokenizer_that_does_not_fit_is_refused_before_a_folder_is_made(
   fewer = {token: number for number, token in enumerate(vocabulary)}
   fewer['<|endoftext|>'] = len(fewer)
   (folder / 'vocab.json').write_text(json.dumps(fewer))
-  with pytest.raises(ValueError, match=f'{folder}: .*own tokenizer'):
-    task_arithmetic.run(_config(folder), tmp_path / 'run', command='it')
-  assert not (tmp_path / 'run').exists()
+  _assert_refused(_config(folder), tmp_path, f'{folder}: .*own tokenizer')
 
 
-def test_a_finetuned_model_that_is_not_there_is_refused_before_a_folder_is_made(
-    clip, tmp_path
+def test_a_finetuned_model_that_is_not_there_is_refused_before_any_work(
+    clip, tmp_path, no_images
 ):
   found = config_lib.Published(
       weights=str(clip), finetuned=('digits=/nowhere', f'faces={clip}')
   )
   config = _config(clip, published=found)
-  with pytest.raises(ValueError, match='nowhere'):
-    task_arithmetic.run(config, tmp_path / 'run', command='it')
-  assert not (tmp_path / 'run').exists()
+  _assert_refused(config, tmp_path, 'nowhere')
 
 
 def test_a_transformer_has_the_rungs_by_lanczos_and_says_why_no_others(clip):

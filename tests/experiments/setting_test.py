@@ -4,9 +4,11 @@ import dataclasses
 
 import jax
 import numpy as np
+from PIL import Image
 import pytest
 
 from taskvec_jax.experiments import config as config_lib
+from taskvec_jax.experiments import evaluation
 from taskvec_jax.experiments import regimes
 from taskvec_jax.experiments import setting as setting_lib
 from taskvec_jax.experiments import splits
@@ -50,6 +52,47 @@ def test_scaling_is_one_over_the_number_of_tasks_unless_alpha_is_set(made):
   assert first.scaling == {'digits': 0.5, 'faces': 0.5}
   chosen = dataclasses.replace(config, alpha=0.3)
   assert setting_lib.build(chosen, tasks, seed=0).scaling['digits'] == 0.3
+
+
+@pytest.mark.parametrize(
+    ('name', 'max_train', 'said'),
+    [
+        ('multitask', 0, "called 'multitask'.*rename"),
+        ('mine', 1, r"Task 'mine' has no training image of 1 of its 2"),
+    ],
+)
+def test_a_folder_that_cannot_be_used_is_refused(
+    name, max_train, said, tmp_path
+):
+  rng = np.random.default_rng(0)
+  for split, kind, number in (
+      ('train', 'cat', 4),
+      ('train', 'dog', 6),
+      ('test', 'cat', 2),
+      ('test', 'dog', 2),
+  ):
+    folder = tmp_path / name / split / kind
+    folder.mkdir(parents=True)
+    for index in range(number):
+      pixels = rng.integers(0, 256, (8, 8), np.uint8)
+      Image.fromarray(pixels).save(folder / f'{index}.png')
+  config = tiny.config(
+      tasks=(f'folder:{tmp_path / name}', 'digits'),
+      max_train=max_train,
+  )
+  with pytest.raises(ValueError, match=said):
+    setting_lib.load_tasks(config)
+
+
+def test_only_the_named_tasks_are_placed_and_large_splits_unpadded(made):
+  setting = made[2][0]._replace(batch_size=1)
+  both = evaluation.place(setting, 'validation')
+  (one,) = evaluation.place(setting, 'validation', ['faces']).batches.values()
+  assert one.inputs.shape == both.batches['digits'].inputs.shape
+  total = sum(data.validation.inputs.nbytes for data in setting.data.values())
+  tight = setting._replace(resident_bytes=total)
+  own = evaluation.place(tight, 'validation').batches
+  assert own['faces'].inputs.size < one.inputs.size
 
 
 def test_fewer_examples_are_a_part_of_all_of_them(made):
@@ -96,7 +139,7 @@ def test_images_that_do_not_fit_on_the_device_change_nothing(made):
   runs = [
       list(
           regimes.empirical_steps(
-              setting, regimes.MULTITASK, empirical, max_epochs=2, seed=0
+              setting, config_lib.MULTITASK, empirical, max_epochs=2, seed=0
           )(None, 0)
       )
       for setting in (first, streamed)

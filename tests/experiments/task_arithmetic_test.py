@@ -16,7 +16,6 @@ import pytest
 
 from taskvec_jax import checkpoints
 from taskvec_jax.experiments import config as config_lib
-from taskvec_jax.experiments import regimes
 from taskvec_jax.experiments import task_arithmetic
 from taskvec_jax.report import results as results_lib
 from tests.experiments import agreement
@@ -281,6 +280,32 @@ def test_parameters_that_do_not_move_are_said(tmp_path):
     task_arithmetic.run(config, tmp_path, command='')
 
 
+def test_one_task_is_its_own_merge_and_has_no_gap(cache, tmp_path):
+  config = tiny.config(tasks=('digits',), seeds=(0,), regimes=('exact',))
+  found = task_arithmetic.run(config, tmp_path, command='')
+  assert found.rates == found.ladders == []
+  assert found.response_map.learning_rates == []
+  assert any('there is no gap' in said for said in found.setting.left_out)
+  for entry in found.equality:
+    assert entry.largest_ulps <= 4
+  own, multitask = (
+      [entry.accuracy for entry in found.accuracies if entry.model == model]
+      for model in ('finetuned', 'multitask')
+  )
+  assert own == multitask
+  assert (tmp_path / 'report.html').exists()
+
+
+def test_more_rates_than_training_images_are_refused_before_any_work(tmp_path):
+  config = tiny.config(
+      max_train=20,
+      analysis=config_lib.Analysis(num_examples=4, rates_epochs=(2, 3, 5)),
+  )
+  with pytest.raises(ValueError, match=r"Task 'digits' has 4 .* \(2, 3, 5\)"):
+    task_arithmetic.run(config, tmp_path / 'new', command='')
+  assert not (tmp_path / 'new').exists()
+
+
 def test_a_truncated_checkpoint_is_said_and_the_results_stay(
     finished, tmp_path, caplog
 ):
@@ -394,6 +419,6 @@ def test_a_checkpoint_holds_the_parameters_of_the_merged_epochs(finished):
   )
   assert set(stored.tree['snapshots']) == {'1', '3'}
   assert stored.tree['best']['layer_0']['kernel'].shape == (64, 12)
-  assert regimes.MULTITASK in {
+  assert config_lib.MULTITASK in {
       path.name for path in (folder / 'checkpoints/seed0/exact').iterdir()
   }

@@ -1,12 +1,16 @@
 """launch/colab.ipynb, executed cell by cell in a kernel of its own.
 
 Everything but the cell that installs is run, with the main job shortened by
-the cell of parameters. The kernel begins in launch/, as Jupyter would.
+the cell of parameters. The kernel begins in launch/, as Jupyter would. The cell
+that installs is run by itself, with a pip that installs nothing but a record.
 """
 
+import contextlib
+import importlib.metadata
 import os
 import pathlib
 import re
+import sys
 
 import nbclient
 import nbformat
@@ -132,6 +136,35 @@ def test_alpha_and_epochs_are_chosen_by_sliders(executed):
   assert sliders == {'alpha': 0.5, 'num_epochs': 20, 'eta_lambda': 0.5}
 
 
+@pytest.mark.parametrize(
+    ('loaded', 'installed', 'is_refused'),
+    [
+        (np, np.__version__, False),
+        (np, '99.0', True),
+        (None, '99.0', False),  # not loaded yet
+    ],
+)
+def test_an_install_that_replaces_a_loaded_numpy_asks_for_a_restart(
+    tmp_path, monkeypatch, loaded, installed, is_refused
+):
+  monkeypatch.setitem(sys.modules, 'numpy', loaded)
+  monkeypatch.syspath_prepend(tmp_path)
+  assert importlib.metadata.version('numpy') == np.__version__
+
+  def call(*words):
+    assert words[1:4] == ('-m', 'pip', 'install')
+    folder = tmp_path / f'numpy-{installed}.dist-info'
+    folder.mkdir()
+    (folder / 'METADATA').write_text(f'Name: numpy\nVersion: {installed}\n')
+
+  expected = contextlib.nullcontext()
+  if is_refused:
+    expected = pytest.raises(SystemExit, match='Runtime > Restart session')
+  names = {'call': call, 'importlib': importlib, 'sys': sys}
+  with expected:
+    exec(cell(notebook(), 'install').source, names)  # pylint: disable=exec-used
+
+
 def test_the_notebook_is_kept_without_outputs_and_with_ids():
   nb = notebook()
   nbformat.validate(nb)
@@ -140,6 +173,6 @@ def test_the_notebook_is_kept_without_outputs_and_with_ids():
   assert len(set(ids)) == len(ids)
   code = [cell for cell in nb.cells if cell.cell_type == 'code']
   assert all(not c.outputs and c.execution_count is None for c in code)
-  # One cell is not run here, and one is replaced.
+  # One cell is run apart from the others, and one is replaced.
   tags = [tag for c in code for tag in c.metadata.get('tags', ())]
   assert sorted(tags) == ['install', 'parameters']

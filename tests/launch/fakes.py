@@ -61,6 +61,7 @@ _PROGRAMS = {
         note('gcloud')
         verb = words[3]
         code = int(setting('code_of_' + verb, '0'))
+        print(setting('said_of_' + verb), end='', file=sys.stderr)
         if code:
           sys.exit(code)
         state = fake / 'state'

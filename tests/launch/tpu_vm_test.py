@@ -248,6 +248,24 @@ def test_delete_asks_unless_forced_and_needs_a_vm(vm):
   assert vm.calls()[-1][5:7] == ['taskvec-jax', '--quiet']
 
 
+@pytest.mark.parametrize('command', ['create', 'delete'])
+def test_a_gcloud_that_cannot_ask_is_not_taken_for_no_vm(vm, command):
+  vm.set('code_of_describe', 5)
+  vm.set('said_of_describe', 'ERROR: reauthentication is needed\n')
+  done = tpu(vm, command)
+  assert (done.returncode, done.stdout) == (5, '')
+  assert done.stderr == 'ERROR: reauthentication is needed\n'
+  assert [call[4] for call in vm.calls('gcloud')] == ['describe']
+
+
+def test_what_gcloud_warns_of_is_shown_and_not_taken_for_a_state(vm):
+  vm.set('said_of_describe', 'WARNING: an update is there\n')
+  vm.set('state', 'PREEMPTED\n')
+  vm.set('code_of_ssh', 255)
+  done = tpu(vm, 'delete')
+  assert (done.returncode, done.stderr) == (0, 'WARNING: an update is there\n')
+
+
 @pytest.mark.parametrize(
     'words',
     [

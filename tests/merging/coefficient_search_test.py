@@ -16,11 +16,8 @@ def scores(params):
   return {'sum': jnp.sum(params['w']) ** 2, 'all': params['w'] * params['b']}
 
 
-@pytest.mark.parametrize('chunk_size', [1, 2, 7])
-def test_the_curve_is_the_score_of_every_candidate_by_itself(x64, chunk_size):
-  curve = coefficient_search.curve(
-      scores, BASE, VECTOR, SCALINGS, chunk_size=chunk_size
-  )
+def test_the_curve_is_the_score_of_every_candidate_by_itself(x64):
+  curve = coefficient_search.curve(scores, BASE, VECTOR, SCALINGS)
   for i, s in enumerate(SCALINGS):
     w, b = BASE['w'] + s * VECTOR['w'], BASE['b'] + s * VECTOR['b']
     np.testing.assert_allclose(curve['sum'][i], w.sum() ** 2, rtol=1e-14)
@@ -124,9 +121,5 @@ def test_scores_without_an_order_are_refused():
   for candidates in (np.zeros(0), np.float32(1)):
     with pytest.raises(ValueError, match='at least one number'):
       coefficient_search.curve(scores, BASE, VECTOR, candidates)
-  with pytest.raises(
-      ValueError, match='chunk_size must be at least 1 but is 0'
-  ):
-    coefficient_search.curve(scores, BASE, VECTOR, SCALINGS, chunk_size=0)
   with pytest.raises(ValueError, match='leaf b: absent'):
     coefficient_search.curve(scores, BASE, {'w': VECTOR['w']}, SCALINGS)

@@ -15,6 +15,7 @@ from taskvec_jax.merging import recipe
 from taskvec_jax.merging import slice_merging
 from taskvec_jax.merging import slice_methods
 from taskvec_jax.merging import streams
+from taskvec_jax.merging import tied
 from taskvec_jax.task_vectors import arithmetic
 from taskvec_jax.task_vectors import file_writing
 from taskvec_jax.task_vectors import files as files_lib
@@ -33,7 +34,7 @@ _SHAPES = {
 def small_slices(monkeypatch):
   """Tensors in several slices, and thresholds by counting, not by holding."""
   monkeypatch.setattr(streams, 'NUM_ELEMENTS', 70)
-  monkeypatch.setattr(slice_merging, 'MIN_CAPACITY', 1)
+  monkeypatch.setattr(slice_merging, 'NUM_BYTES_HELD', 0)
 
 
 def model(seed, dtype='float32', base=None):
@@ -223,6 +224,22 @@ def test_the_output_is_sharded_like_the_base_whatever_the_others_are(tmp_path):
   assert all(found.problem is None for found in recipe.verify(tmp_path / 'out'))
 
 
+def test_weights_that_are_called_tokenizer_are_merged_and_not_copied(tmp_path):
+  models = write_models(tmp_path)
+  for index in range(4):
+    folder = tmp_path / str(index)
+    (folder / 'model.safetensors').rename(folder / 'tokenizer-e.safetensors')
+  for name in ('tokenizer.bin', 'vocab.pt', 'tokenizer.json'):
+    (tmp_path / '0' / name).write_text(name)
+  found = merged(tmp_path, 'average')
+  assert_same(found, merged_trees(models, 'average'))
+  assert {path.name for path in (tmp_path / 'out').iterdir()} == {
+      'recipe.json',
+      'tokenizer-e.safetensors',
+      'tokenizer.json',
+  }
+
+
 def test_tensors_that_are_tied_stay_tied_under_random_drops(tmp_path):
   rng = np.random.default_rng(0)
   for index in range(3):
@@ -231,15 +248,37 @@ def test_tensors_that_are_tied_stay_tied_under_random_drops(tmp_path):
     (tmp_path / str(index)).mkdir()
     file_writing.save(
         tmp_path / str(index) / 'model.safetensors',
-        {'embed': shared, 'head': shared, 'other': other},
+        {
+            'embed': shared,
+            'head': shared,
+            'other': other,
+            'bias': shared.reshape(-1),
+            'head.bias': shared.reshape(-1),
+        },
     )
   found = merged(tmp_path, 'dare', num_tasks=2, drop_rate=0.5)
   np.testing.assert_array_equal(found['embed'], found['head'])
+  np.testing.assert_array_equal(found['bias'], found['head.bias'])
   dropped = found['embed'] == files_lib.read(
       files_lib.open_tensors(tmp_path / '0'), 'embed'
   )
   assert dropped.any()
   assert not dropped.all()
+
+
+def test_tensors_that_are_equal_in_the_base_alone_are_told_apart_at_once(
+    tmp_path, monkeypatch
+):
+  compared = []
+  monkeypatch.setattr(tied, '_same_bytes', lambda *_: compared.append(True))
+  for index in range(3):
+    tensors = {
+        f'{i}.bias': np.full(9, index * i, np.float32) for i in range(20)
+    }
+    (tmp_path / str(index)).mkdir()
+    file_writing.save(tmp_path / str(index) / 'model.safetensors', tensors)
+  merged(tmp_path, 'dare', num_tasks=2)
+  assert not compared
 
 
 def test_the_same_seed_gives_the_same_bytes_and_another_does_not(tmp_path):
@@ -327,13 +366,29 @@ def test_a_file_that_changes_while_it_is_read_is_an_error(
   assert sorted(path.name for path in tmp_path.iterdir()) == list('0123')
 
 
-@pytest.mark.parametrize('method', ['task_arithmetic', 'ties', 'pcgrad'])
-def test_progress_ends_at_what_was_announced(tmp_path, method):
-  write_models(tmp_path)
-  prepared = job(tmp_path, method)
+@pytest.mark.parametrize(
+    ('method', 'numbers'),
+    [
+        ('task_arithmetic', {}),
+        ('ties', {}),
+        ('ties', {'tie_break': 'majority'}),
+        ('pcgrad', {}),
+    ],
+)
+@pytest.mark.parametrize('dtype', ['float32', 'float64'])
+def test_progress_ends_at_what_was_announced(tmp_path, method, numbers, dtype):
+  models = write_models(tmp_path, (np.dtype(dtype),) * 4)
+  # All magnitudes are equal but for rounding.
+  for index, tensors in enumerate(models[1:], 1):
+    for name in _SHAPES:
+      tensors[name] = models[0][name] + 1e-3 * np.sign(tensors[name])
+    file = tmp_path / str(index) / 'model.safetensors'
+    file_writing.save(file, widened(tensors, np.dtype(dtype)))
+  prepared = job(tmp_path, method, **numbers)
   seen = []
   file_merge.merge(prepared, progress=seen.append)
   assert sum(seen) == file_job.num_bytes_read(prepared)
+  assert file_job.num_passes(prepared) <= 4
 
 
 def test_a_description_names_files_passes_and_memory(tmp_path):
@@ -343,7 +398,7 @@ def test_a_description_names_files_passes_and_memory(tmp_path):
   assert f'finetuned 3: {tmp_path}/3' in text
   assert 'model.safetensors, recipe.json' in text
   assert 'keeps 1 tensors' in text
-  assert 'memory: about' in text
+  assert 'memory: at most about' in text
   assert not (tmp_path / 'out').exists()
 
 

@@ -73,7 +73,7 @@ def test_many_votes_in_bfloat16_are_all_counted():
     assert grad_sign.descent_signs(ballots, vote=vote)['x'] == -1
 
 
-def test_random_signs_are_fair_seeded_and_the_same_in_slices():
+def test_random_signs_are_fair_and_seeded():
   values = {'x': np.arange(1.0, 2001.0)}
   zeros = jax.tree.map(np.zeros_like, values)
   first, again, other = (
@@ -84,10 +84,6 @@ def test_random_signs_are_fair_seeded_and_the_same_in_slices():
   assert abs(np.sum(np.sign(first))) < 4.5 * np.sqrt(2000)
   np.testing.assert_array_equal(first, again)
   assert np.any(first != other)
-  part = grad_sign.masked(
-      values['x'][11:30], np.zeros(19), mode='random', leaf='x', start=11
-  )
-  np.testing.assert_array_equal(part, first[11:30])
 
 
 def test_wrong_trees_names_and_no_gradients_are_refused():

@@ -5,12 +5,12 @@ from taskvec_jax.models import hub
 
 
 def _hub(monkeypatch, folder, files, is_online=True):
-  """Puts a repository in the hub's place; returns the patterns asked for."""
+  """Puts a repository in the hub's place; returns the revisions asked for."""
   asked = []
 
-  def snapshot_download(name, *, allow_patterns, local_files_only):
+  def snapshot_download(name, *, revision, allow_patterns, local_files_only):
     assert name == 'owner/clip'
-    asked.append(allow_patterns)
+    asked.append(revision)
     if not is_online and not local_files_only:
       raise ConnectionError('no network.\nand more about it')
     if not is_online and not folder.exists():
@@ -99,6 +99,16 @@ def test_a_repository_of_pickles_alone_is_refused(tmp_path, monkeypatch):
   with pytest.raises(ValueError, match='pickles are never read'):
     hub.fetch('owner/clip')
   assert [path.name for path in (tmp_path / 'hub').iterdir()] == ['config.json']
+
+
+@pytest.mark.parametrize(
+    'name, revision',
+    [('owner/clip', None), ('owner/clip@refs/pr/66', 'refs/pr/66')],
+)
+def test_a_revision_follows_the_name(tmp_path, monkeypatch, name, revision):
+  asked = _hub(monkeypatch, tmp_path / 'hub', ['model.safetensors'])
+  assert hub.fetch(name) == tmp_path / 'hub'
+  assert asked == [revision]
 
 
 def test_what_is_neither_a_path_nor_a_repository_is_not_asked_for(

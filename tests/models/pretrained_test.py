@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import pytest
+import safetensors as safetensors_lib
 from safetensors import numpy as safetensors
 
 from taskvec_jax.models import clip_layouts
@@ -94,6 +95,33 @@ def test_what_is_merged_is_read_back_rounded_to_the_files_dtype(
   rounded = published.cast(published.cast(merged, np.float16), np.float32)
   _assert_equal(again.vision, rounded)
   assert again.logit_scale == base.logit_scale
+
+
+@pytest.mark.parametrize('has_text', [True, False])
+@pytest.mark.parametrize('dtype', [np.float32, np.float16])
+def test_beside_flax_arrays_lie_the_safetensors_of_the_same_parameters(
+    tmp_path, dtype, has_text
+):
+  tree = published.params(dtype=dtype)
+  source = published.flax_folder(tmp_path / 'weights', tree, dtype)
+  base = pretrained.read(source, has_text=has_text)
+  changed = published.params(seed=1, dtype=dtype)['vision']
+  folder = tmp_path / 'new'
+  pretrained.write(folder, base._replace(vision=changed))
+  tree['vision'] = changed
+  with safetensors_lib.safe_open(folder / 'model.safetensors', 'np') as file:
+    # transformers refuses a file without it.
+    assert file.metadata() == {'format': 'pt'}
+  found = safetensors.load_file(folder / 'model.safetensors')
+  expected = published.cast(published.hugging_face(tree), dtype)
+  assert found.keys() == expected.keys()
+  for name, tensor in expected.items():
+    assert found[name].dtype == dtype
+    np.testing.assert_array_equal(found[name], tensor, err_msg=name)
+  for path in (folder, folder / 'flax_model.msgpack'):
+    again = pretrained.read(path)
+    _assert_equal(again.vision, changed)
+    _assert_equal(again.text, tree['text'])
 
 
 @pytest.mark.parametrize('layout', ['hugging_face', 'flax', 'open_clip'])
@@ -251,6 +279,13 @@ _PROJECTION = 'vision_model.encoder.layers.1.self_attn.q_proj.weight'
                 np.zeros((8, 12), np.float32),
             ),
             r"patch_embedding.weight' has shape \(8, 12\).*4 axes",
+        ),
+        (
+            _set(
+                'vision_model.embeddings.position_embedding.weight',
+                np.zeros((7, 8), np.float32),
+            ),
+            "position_embedding.weight' has 7 positions, .* are 5 or 10",
         ),
         (
             _set(

@@ -331,8 +331,11 @@ FOLDERS = {
 
 
 def contents(folder):
-  """Returns the bytes of all files of a folder."""
-  return {path.name: path.read_bytes() for path in folder.iterdir()}
+  """Returns the bytes of all files, but for what is written beside Flax's."""
+  found = {path.name: path.read_bytes() for path in folder.iterdir()}
+  if 'flax_model.msgpack' in found:
+    found.pop('model.safetensors', None)
+  return found
 
 
 def flat(tree):

@@ -16,6 +16,7 @@ import transformers
 
 from taskvec_jax.models import encoders
 from taskvec_jax.models import pretrained
+from tests.models import published
 from tests.peers import clips
 
 _NUM_CLASSES = 7
@@ -122,13 +123,11 @@ _READERS = {
     'sharded': transformers.CLIPModel,
     'float16': transformers.CLIPModel,
     'bfloat16': transformers.CLIPModel,
+    # From what is written beside its msgpack.
+    'flax': transformers.CLIPModel,
     'vision alone': transformers.CLIPVisionModel,
     'vision with projection': transformers.CLIPVisionModelWithProjection,
 }
-
-
-def _contents(folder):
-  return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 @pytest.fixture(scope='module')
@@ -191,7 +190,26 @@ def test_every_gradient_is_that_of_torch(folders, layout, tower, tmp_path):
 @pytest.mark.parametrize('layout', _WRITERS)
 def test_what_is_read_is_written_to_the_same_bytes(folders, layout, tmp_path):
   pretrained.write(tmp_path / 'copy', pretrained.read(folders / layout))
-  assert _contents(tmp_path / 'copy') == _contents(folders / layout)
+  found = published.contents(tmp_path / 'copy')
+  assert found == published.contents(folders / layout)
+
+
+def test_a_clip_of_flax_is_written_for_transformers_without_flax(
+    folders, tmp_path
+):
+  pretrained.write(tmp_path / 'copy', pretrained.read(folders / 'flax'))
+  found, info = transformers.CLIPModel.from_pretrained(
+      tmp_path / 'copy', output_loading_info=True
+  )
+  assert not any(info.values()), info
+  model = clips.clip(**clips.SMALL)
+  images, tokens = clips.images(model, 5), clips.tokens_of(model, 4)
+  for mine, theirs in zip(
+      clips.predictions_of_transformers(found.eval(), images, tokens),
+      clips.predictions_of_transformers(model, images, tokens),
+      strict=True,
+  ):
+    np.testing.assert_array_equal(mine, theirs)
 
 
 @pytest.mark.parametrize('layout', _READERS)

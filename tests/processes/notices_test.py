@@ -61,3 +61,22 @@ def test_a_notice_without_an_index_is_passed_over(listener):
 def test_the_own_address_is_the_one_towards_the_coordinator():
   assert notices.own_address('127.0.0.1:80') == '127.0.0.1'
   assert notices.own_address(None) == socket.gethostname()
+
+
+@pytest.mark.parametrize(
+    ('coordinator', 'resolved', 'expected'),
+    [
+        ('ant:80', '127.0.1.1', 'ant'),  # in Debian's /etc/hosts
+        ('localhost:80', '127.0.0.1', 'localhost'),
+    ],
+)
+def test_the_host_of_the_coordinator_is_reached_as_the_coordinator_is(
+    monkeypatch, coordinator, resolved, expected
+):
+
+  def resolve(host, port, **_):
+    assert (host, port) == (expected, 80)
+    return [(socket.AF_INET, socket.SOCK_DGRAM, 0, '', (resolved, port))]
+
+  monkeypatch.setattr(socket, 'getaddrinfo', resolve)
+  assert notices.own_address(coordinator) == expected

@@ -133,25 +133,40 @@ def test_others_are_told_of_an_error_that_one_process_alone_has(
   assert listener.heard.get(timeout=10) == notices.Death(1, 2)
 
 
-@pytest.mark.parametrize(
-    ('number', 'error', 'said'),
-    [
-        (signal.SIGTERM, SystemExit, '143'),
-        (signal.SIGINT, KeyboardInterrupt, None),
-    ],
-)
-def test_others_are_told_when_a_parent_is_asked_to_end(
-    capfd, listener, number, error, said
-):
-  program = (
-      joined_with(listener)
-      + f'os.kill({os.getpid()}, {int(number)})\ntime.sleep(50)'
-  )
-  before = signal.getsignal(number)
-  with pytest.raises(error, match=said):
+def signals_its_parent(number):
+  return f'os.kill({os.getpid()}, {int(number)})\ntime.sleep(50)'
+
+
+def test_others_are_told_when_a_parent_is_asked_to_end(capfd, listener):
+  program = joined_with(listener) + signals_its_parent(signal.SIGTERM)
+  before = signal.getsignal(signal.SIGTERM)
+  with pytest.raises(SystemExit, match='143'):
     supervised(cluster.Cluster('ant:1', 2, 0), program, capfd)
-  assert signal.getsignal(number) is before
+  assert signal.getsignal(signal.SIGTERM) is before
   assert listener.heard.get(timeout=10) == notices.Death(0, -signal.SIGTERM)
+
+
+def test_others_are_told_of_ctrl_c_and_the_user_how_to_go_on(capfd, listener):
+  program = joined_with(listener) + signals_its_parent(signal.SIGINT)
+  before = signal.getsignal(signal.SIGINT)
+  status, lines = supervised(cluster.Cluster('ant:1', 2, 0), program, capfd)
+  assert status == 130
+  assert lines == [
+      'taskvec_jax: stopped; the same command on every host with --workdir=w'
+      ' goes on from there'
+  ]
+  assert signal.getsignal(signal.SIGINT) is before
+  assert listener.heard.get(timeout=10) == notices.Death(0, -signal.SIGTERM)
+
+
+def test_ctrl_c_before_the_run_has_a_folder_names_none(capfd):
+  status, lines = supervised(
+      cluster.Cluster(None, 2, None, True),
+      f'if index == 0: {signals_its_parent(signal.SIGINT)}',
+      capfd,
+  )
+  assert status == 130
+  assert lines == ['taskvec_jax: stopped before the run had begun']
 
 
 def test_no_child_is_left_if_a_signal_comes_while_they_are_started(

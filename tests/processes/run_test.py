@@ -112,6 +112,19 @@ def last_line(process):
   return said.splitlines()[-1]
 
 
+def test_ctrl_c_ends_all_processes_and_says_how_to_go_on(cache, tmp_path):
+  with start(tmp_path, cache, '--num_processes=2', num_devices=1) as process:
+    assert process.stdout.readline().startswith(f'Working in {tmp_path}')
+    os.kill(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+  assert process.returncode == 130
+  assert 'Traceback' not in errors
+  assert errors.splitlines()[-1] == (
+      f'taskvec_jax: stopped; the same command with --workdir={tmp_path} goes'
+      ' on from there'
+  )
+
+
 def test_a_host_that_falls_silent_is_named(cache, tmp_path):
   first, second = start_two(tmp_path, cache)
   lost = [second.pid, child_of(second)]

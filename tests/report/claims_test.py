@@ -229,6 +229,28 @@ def test_equality_of_parameters_that_did_not_move_says_nothing(results):
   assert _verdicts(results)[1, 'float64'] == verdicts.SAYS_NOTHING
 
 
+def test_the_bar_of_equality_grows_with_large_coefficients(results):
+  for run in results.equality:
+    run.largest_ulps = 9.0
+  assert _verdicts(results)[1, 'float64'] == verdicts.DOES_NOT_HOLD
+  results.setting.scaling = 2.5 / len(results.setting.tasks)
+  assert _verdicts(results)[1, 'float64'] == verdicts.HOLDS
+
+
+def test_runs_that_the_cap_ended_are_said_where_models_are_merged(results):
+  (runs,) = {
+      part.note
+      for part in claims.claims(results)
+      if (part.number, part.where) == (6, 'exact, α = 1/T')
+  }
+  capped = sum(
+      r.hit_cap
+      for r in results.finetuning
+      if r.regime == 'exact' and r.task != 'multitask'
+  )
+  assert capped and f'{capped} of ' in runs and 'ended by the cap' in runs
+
+
 def test_one_seed_decides_nothing_about_merging(one_seed_results):
   found = _verdicts(one_seed_results)
   assert {v for k, v in found.items() if k[0] == 6} == {verdicts.UNDECIDED}

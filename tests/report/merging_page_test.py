@@ -94,30 +94,40 @@ def test_a_distance_of_rounding_is_called_that(written):
   assert '1e-06' not in text
 
 
-def test_the_bar_is_judged(results):
-  text = merging_page.render(results, [])
+def test_the_bar_is_judged(results, text_of):
+  text = text_of(merging_page, results)
   assert '>holds</span>' in text
   results.small_steps[0].left_by_response[0] = 1e-5
-  assert '>does not hold</span>' in merging_page.render(results, [])
+  assert '>does not hold</span>' in text_of(merging_page, results)
   results.small_steps = []
-  text = merging_page.render(results, [])
+  text = text_of(merging_page, results)
   assert 'did not measure distances at small learning rates' in text
 
 
-def test_a_prediction_that_diverged_has_no_number(results):
-  text = merging_page.render(results, [])
+def test_the_rank_correlation_is_one_where_the_nearer_is_the_better(
+    results, text_of
+):
+  for entry in results.merges:
+    if entry.relative_distance is not None:
+      entry.relative_distance = 9 - sum(entry.accuracy.values())
+  text = text_of(merging_page, results)
+  assert text.count('nearness to multitask training is 1.00') == 2
+
+
+def test_a_prediction_that_diverged_has_no_number(results, text_of):
+  text = text_of(merging_page, results)
   start = text.index('at the base alone (3.4)</th>')
   assert text[start : start + 150].count('>-</td>') == 3
 
 
-def test_one_seed_is_said_to_have_no_spread():
+def test_one_seed_is_said_to_have_no_spread(text_of):
   results = fake_merging.make_results(num_seeds=1)
-  text = merging_page.render(results, [])
+  text = text_of(merging_page, results)
   assert 'nothing below has a spread over seeds' in text
   assert '±' not in text
 
 
-def test_a_task_named_like_a_tag_is_escaped(results):
+def test_a_task_named_like_a_tag_is_escaped(results, text_of):
   for task in results.setting.tasks:
     task.name = task.name.replace('digits', '<b>')
   for run in results.trained:
@@ -127,7 +137,7 @@ def test_a_task_named_like_a_tag_is_escaped(results):
         task.replace('digits', '<b>'): value
         for task, value in entry.accuracy.items()
     }
-  text = merging_page.render(results, [])
+  text = text_of(merging_page, results)
   assert '<b>' not in text and '&lt;b&gt;' in text
   outline(text)
 

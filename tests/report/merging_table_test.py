@@ -113,4 +113,4 @@ def test_the_table_is_plain_and_fits_a_terminal(results):
 def test_what_is_read_equals_what_was_written(results, tmp_path):
   path = tmp_path / 'results.json'
   results_lib.write(path, results)
-  assert merging_results.read(path) == results
+  assert results_lib.read(path, merging_results.Results) == results

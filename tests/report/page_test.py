@@ -102,7 +102,7 @@ def test_nothing_half_written_is_left_beside_the_page(written):
   assert names == ['figures', 'report.html']
 
 
-def test_a_task_named_like_a_tag_is_escaped(results):
+def test_a_task_named_like_a_tag_is_escaped(results, text_of):
   old, new = 'digits', '<b>'
   for task in results.setting.tasks:
     task.name = task.name.replace(old, new)
@@ -111,21 +111,21 @@ def test_a_task_named_like_a_tag_is_escaped(results):
   for one in results.accuracies:
     one.accuracy = {t.replace(old, new): x for t, x in one.accuracy.items()}
   results.setting.left_out.append('<script>alert(1)</script>')
-  text = page.render(results, [])
+  text = text_of(page, results)
   assert '<b>' not in text
   assert '<script' not in text
   assert text.count('&lt;b&gt;') >= 6
   assert _outline(text).misnested == []
 
 
-def test_a_test_of_few_images_is_named_with_its_error(results):
-  text = page.render(results, [])
+def test_a_test_of_few_images_is_named_with_its_error(results, text_of):
+  text = text_of(page, results)
   assert 'faces is judged on 60 test images: one image is 1.7 points' in text
   assert 'digits is judged on' not in text
 
 
-def test_what_was_left_out_and_how_to_repeat_it_are_said(results):
-  text = html.unescape(page.render(results, []))
+def test_what_was_left_out_and_how_to_repeat_it_are_said(results, text_of):
+  text = html.unescape(text_of(page, results))
   for sentence in results.setting.left_out:
     assert sentence in text
   assert results.setting.command in text
@@ -149,13 +149,13 @@ def test_a_bare_run_makes_a_page_that_says_what_is_missing(
   )
 
 
-def test_a_run_without_any_accuracy_makes_a_page(bare_results):
+def test_a_run_without_any_accuracy_makes_a_page(bare_results, text_of):
   bare_results.accuracies = []
-  assert 'measured no accuracies' in page.render(bare_results, [])
+  assert 'measured no accuracies' in text_of(page, bare_results)
 
 
-def test_one_seed_is_said_to_have_no_spread(one_seed_results):
-  text = page.render(one_seed_results, [])
+def test_one_seed_is_said_to_have_no_spread(one_seed_results, text_of):
+  text = text_of(page, one_seed_results)
   assert 'nothing below has a spread over seeds' in text
   table = text[text.index('<h2 id="tasks">') : text.index('<h2 id="setting">')]
   cells = re.findall(r'<td class="number">([^<]*)</td>', table)
@@ -163,7 +163,7 @@ def test_one_seed_is_said_to_have_no_spread(one_seed_results):
   assert not any('±' in cell for cell in cells)
 
 
-def test_the_share_of_a_merged_model_is_on_the_page(results):
+def test_the_share_of_a_merged_model_is_on_the_page(results, text_of):
   for one in results.accuracies:
     if one.model == 'merged' and one.converged and one.regime == 'exact':
       one.accuracy = dict.fromkeys(one.accuracy, 0.6)
@@ -171,4 +171,4 @@ def test_the_share_of_a_merged_model_is_on_the_page(results):
       one.accuracy = dict.fromkeys(one.accuracy, 0.9)
     elif one.model == 'base':
       one.accuracy = dict.fromkeys(one.accuracy, 0.5)
-  assert '>25%</td>' in page.render(results, [])
+  assert '>25%</td>' in text_of(page, results)

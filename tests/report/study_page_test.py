@@ -5,10 +5,12 @@ import dataclasses
 import numpy as np
 
 from taskvec_jax.experiments import study
+from taskvec_jax.report import results as results_lib
 from taskvec_jax.report import study_figures
 from taskvec_jax.report import study_page
 from taskvec_jax.report import study_panels
 from taskvec_jax.report import study_results
+from taskvec_jax.report import verdicts
 
 
 @dataclasses.dataclass
@@ -36,7 +38,7 @@ def _section(title='Gaps < bounds'):
       source='Derived for this project.',
       text=['A paragraph with a < b.'],
       formulas=['a = b²'],
-      findings=[study_results.Finding('here', '1', '2', 'holds', 'Fixed.')],
+      findings=[verdicts.Finding('here', '1', '2', 'holds', 'Fixed.')],
       curves=[
           study_results.Curves(
               'curves',
@@ -93,7 +95,7 @@ def test_a_study_is_read_back_as_it_was_found_and_goes_on_where_it_was(
     tmp_path,
 ):
   found = _run(tmp_path, {'first': _section})
-  assert study_results.read(tmp_path / 'results.json') == found
+  assert results_lib.read(tmp_path / 'results.json', type(found)) == found
 
   def never():
     raise AssertionError('a finished part was computed again')

@@ -1,8 +1,10 @@
 import jax.numpy as jnp
+import ml_dtypes
 import numpy as np
 import pytest
 
 from taskvec_jax.task_vectors import arithmetic
+from tests.merging import cases
 
 
 def tree(seed):
@@ -53,6 +55,50 @@ def test_an_analogy_is_c_plus_b_minus_a():
       c['layer']['kernel'] + b['layer']['kernel'] - a['layer']['kernel']
   )
   np.testing.assert_allclose(answer['layer']['kernel'], expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize('kind', cases.KINDS)
+@pytest.mark.parametrize('num_tasks', cases.NUM_TASKS)
+def test_sum_and_merge_equal_numpys(kind, num_tasks, x64):
+  vectors = cases.task_vectors(num_tasks, kind)
+  (base,) = cases.task_vectors(1, seed=1).values()
+  alphas = np.random.default_rng(2).normal(size=num_tasks)
+  scaling = dict(zip(vectors, alphas, strict=True))
+  expected = alphas @ cases.flats(vectors)
+  cases.assert_close(arithmetic.weighted_sum(vectors, scaling), expected)
+  cases.assert_close(
+      arithmetic.merge(base, vectors, scaling), cases.flat(base) + expected
+  )
+
+
+@pytest.mark.parametrize('number', [float, np.float64])
+def test_leaves_keep_their_dtypes_and_integers_are_not_merged(number):
+  base = {
+      'half': np.zeros(1, ml_dtypes.bfloat16),
+      'n': np.array([3, 4]),
+      'on': np.array(True),
+  }
+  finetuned = {
+      'half': np.ones(1, ml_dtypes.bfloat16),
+      'n': np.array([5, 9]),
+      'on': np.array(False),
+  }
+  vector = arithmetic.task_vector(finetuned, base)
+  # 256 + 1 is 256 in bfloat16: seven times, if the sum were kept in it.
+  scaling = {'a': number(256)} | dict.fromkeys('bcdefgh', number(1))
+  vectors = dict.fromkeys(scaling, vector)
+  total = arithmetic.weighted_sum(vectors, scaling)
+  merged = arithmetic.merge(base, vectors, scaling)
+  for tree_ in (vector, total, merged):
+    assert tree_['half'].dtype == jnp.bfloat16
+    assert tree_['n'].dtype == jnp.asarray(base['n']).dtype
+    assert tree_['on'].dtype == bool
+  for tree_ in (total, merged):
+    assert float(tree_['half'][0]) == float(jnp.bfloat16(263))
+  np.testing.assert_array_equal(vector['n'], [0, 0])
+  np.testing.assert_array_equal(total['n'], [0, 0])
+  np.testing.assert_array_equal(merged['n'], [3, 4])
+  assert merged['on'] and not total['on']
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,8 @@ import pytest
 
 from taskvec_jax.experiments.studies.provable_editing import config
 from taskvec_jax.experiments.studies.provable_editing import study
+from taskvec_jax.report import results as results_lib
 from taskvec_jax.report import study_page
-from taskvec_jax.report import study_results
 from taskvec_jax.report import verdicts
 
 
@@ -55,7 +55,7 @@ def verdict(results, title, where):
 
 def test_the_run_is_written_and_read_back(finished):
   folder, results = finished
-  assert study_results.read(folder / 'results.json') == results
+  assert results_lib.read(folder / 'results.json', type(results)) == results
   page = (folder / 'report.html').read_text()
   assert page.count('data:image/png') == 10
   table = study.summary(results)
@@ -109,7 +109,7 @@ def test_a_step_that_diverges_ends_in_a_sentence_and_not_in_a_page():
         ({'addition_scalings': (1.0, 0.0)}, r'must rise.* is \(1.0, 0.0\)'),
         ({'negation_scalings': (-1.0, 1.0)}, r'must hold 0, .*\(-1.0, 1.0\)'),
         ({'gammas': (0.9, 0.9)}, r'at most 1, but are \(0.9, 0.9\)'),
-        ({'tolerance': 0.5}, 'between 0 and 0.5 but is 0.5'),
+        ({'tolerance': 0.5}, r'in \(0, 0.5\), but is 0.5'),
         ({'beta': 0.0}, 'beta must be positive and finite but is 0.0'),
         ({'margin': 0}, 'margin must be at least 1 but is 0'),
         ({'rednesses': (0.85,)}, r'other tasks than .* 0.85, but are'),

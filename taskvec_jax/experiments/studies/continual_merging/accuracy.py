@@ -11,6 +11,7 @@ from taskvec_jax.report import accuracy
 from taskvec_jax.report import spreads
 from taskvec_jax.report import study_panels
 from taskvec_jax.report import study_results
+from taskvec_jax.report import verdicts
 
 _WORDS = {
     records.SEQUENTIAL: 'sequential finetuning',
@@ -131,7 +132,7 @@ def _finding(name, group, where, first, second, claimed):
   differences = [_final(one, first) - _final(one, second) for one in group]
   spread = accuracy.spread(differences)
   kept = sum(difference >= 0 for difference in differences)
-  return study_results.Finding(
+  return verdicts.Finding(
       f'{name}, {where}',
       claimed,
       spreads.difference(spread),

@@ -70,7 +70,7 @@ def _alpha_findings(name, found):
       ]
       near = sum(a <= _ALPHA_BAR for a in away)
       findings.append(
-          study_results.Finding(
+          verdicts.Finding(
               f'{name}, {said}, {rule}',
               f'within {_ALPHA_BAR:g}',
               f'{near} of {len(away)}; {np.mean(away):.2f} away on average',
@@ -82,7 +82,7 @@ def _alpha_findings(name, found):
     rises = [c.measured_rise / c.predicted_rise for c in comparisons]
     good = sum(1 / _RISE_FACTOR <= rise <= _RISE_FACTOR for rise in rises)
     findings.append(
-        study_results.Finding(
+        verdicts.Finding(
             f'{name}, {said}, new task',
             'falls by ΔᵀHΔ/2',
             # Some may be huge or negative.

@@ -2,8 +2,8 @@
 
 import dataclasses
 
+from taskvec_jax.experiments import checks
 from taskvec_jax.experiments import config as config_lib
-from taskvec_jax.experiments import study_checks
 
 
 @dataclasses.dataclass
@@ -51,10 +51,10 @@ class ContinualMergingStudyConfig:
 def check(config: ContinualMergingStudyConfig) -> None:
   """Raises a ValueError, one sentence, for numbers that make no sense."""
   config_lib.check(main_config(config))
-  study_checks.at_least(config, 2, 'num_permutations', 'noise_draws')
-  study_checks.at_least(config, 1, 'fisher_examples')
-  study_checks.known_tasks(config.tasks, 'tasks')
-  study_checks.known_tasks([config.permuted_task], 'permuted_task')
+  checks.at_least(config, 2, 'num_permutations', 'noise_draws')
+  checks.at_least(config, 1, 'fisher_examples')
+  checks.known_tasks(config.tasks, 'tasks')
+  checks.known_tasks([config.permuted_task], 'permuted_task')
   if len(config.tasks) < 2:
     raise ValueError(
         'config.tasks must name at least two tasks, one after the other, but'
@@ -66,12 +66,8 @@ def check(config: ContinualMergingStudyConfig) -> None:
         ' every task is finetuned for max_epochs at one step size; they are'
         f' {config.empirical.task_epochs} and {config.empirical.cosine}.'
     )
-  if not (config.epsilon > 0 and 0 < config.probability <= 0.5):
-    raise ValueError(
-        'config.epsilon must be positive and config.probability, of each side,'
-        f' in (0, 1/2], but they are {config.epsilon} and {config.probability}.'
-    )
-  study_checks.positive(config, 'ewc_strength', 'magmax_scaling', 'ridge')
+  checks.positive(config, 'epsilon', 'ewc_strength', 'magmax_scaling', 'ridge')
+  checks.within(config, '(0, 0.5]', 'probability')
   epsilons = config.epsilons
   if (
       len(epsilons) < 3

@@ -24,11 +24,10 @@ from taskvec_jax.experiments.studies.continual_merging import (
 )
 from taskvec_jax.experiments.studies.continual_merging import records
 from taskvec_jax.gradients import full_batch
+from taskvec_jax.gradients import losses
 from taskvec_jax.merging import coefficient_search
 from taskvec_jax.merging import fisher as fisher_lib
 from taskvec_jax.merging import perturb_and_merge
-from taskvec_jax.models import encoders
-from taskvec_jax.models import heads
 from taskvec_jax.studies import continual_merging
 from taskvec_jax.tasks import batching
 from taskvec_jax.typing import GradAndHvpFn
@@ -54,7 +53,7 @@ def measures(
     seed: int,
 ) -> Measures:
   """Returns the functions of one setting and seed."""
-  largest = max(data.train.num_examples for data in setting.data.values())
+  largest = setting_lib.largest_train(setting)
   train, few = {}, {}
   for task, data in setting.data.items():
     inputs, labels = data.train.inputs, data.train.labels
@@ -72,7 +71,9 @@ def measures(
         len(chosen),
     )
   return Measures(
-      accuracy_fn=evaluation.accuracy_fn(setting, 'test'),
+      accuracy_fn=functools.partial(
+          evaluation.accuracies, evaluation.place(setting, 'test')
+      ),
       hvp_fns=task_losses.grad_and_hvp_fns(setting),
       fisher_fn=functools.partial(_fisher, setting, few),
       losses_fn=functools.partial(_losses, setting, train),
@@ -200,11 +201,11 @@ def _curve(loss_sum, operands, batch):
 @functools.cache
 def _exact_fisher_fn(module):
   def fisher_sum(head, params, batch):
-    def logits_fn(params, inputs):
-      return heads.logits(head, encoders.encode(module, params, inputs))
-
     return fisher_lib.diagonal_fisher_sum(
-        logits_fn, params, batch.inputs, batch.mask
+        functools.partial(losses.logits, module, head),
+        params,
+        batch.inputs,
+        batch.mask,
     )
 
   return fisher_sum

@@ -74,7 +74,7 @@ def _penalty_findings(config, name, found):
   fell = _ratios(perturbed, plain, 'curvature')
   shorter = _ratios(perturbed, plain, 'length')
   return [
-      study_results.Finding(
+      verdicts.Finding(
           f'{name}, rest',
           'slope 4',
           verdicts.between(slopes),
@@ -83,7 +83,7 @@ def _penalty_findings(config, name, found):
           f' within {_SLOPE_BAR:g}. After plain and after perturbed training,'
           ' all seeds.',
       ),
-      study_results.Finding(
+      verdicts.Finding(
           f'{name}, ε = {config.epsilons[0]:g}',
           'E − L is p ε² ΔᵀHΔ',
           f'{verdicts.between(shares)} of it',
@@ -91,7 +91,7 @@ def _penalty_findings(config, name, found):
           'The largest ε of the run, the paper’s if it was not changed; within'
           ' a tenth.',
       ),
-      study_results.Finding(
+      verdicts.Finding(
           f'{name}, Delta and noise',
           'Delta meets more',
           f'{verdicts.between(ratios, "{:.3g}")} times',
@@ -99,7 +99,7 @@ def _penalty_findings(config, name, found):
           f'ΔᵀHΔ over the mean of zᵀHz, {config.noise_draws} draws; above 1 on'
           ' every seed.',
       ),
-      study_results.Finding(
+      verdicts.Finding(
           f'{name}, curvature',
           f'{factor**2:.2f} of plain',
           f'{verdicts.between(fell)} of plain',

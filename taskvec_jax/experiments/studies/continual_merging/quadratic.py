@@ -278,7 +278,7 @@ def _findings(found: list[Measured], factor: float):
       for name in (HESSIAN, SEQUENTIAL, MEAN)
   }
   return [
-      study_results.Finding(
+      verdicts.Finding(
           'closed form, line search',
           f'at most {_BAR:.0e} apart',
           f'{largest:.1e}',
@@ -286,7 +286,7 @@ def _findings(found: list[Measured], factor: float):
           f'The largest of {number} coefficients over all seeds, not held to'
           ' [0, 1].',
       ),
-      study_results.Finding(
+      verdicts.Finding(
           'perturbed minimum',
           f'{factor:.3f} of the step',
           f'gradient {stationary:.1e}',
@@ -294,7 +294,7 @@ def _findings(found: list[Measured], factor: float):
           'The gradient of the expected loss at the predicted end, over that'
           f' at the start, at most {_STATIONARY:.0e}; the loss is convex.',
       ),
-      study_results.Finding(
+      verdicts.Finding(
           'refitted coefficient',
           f'same model to {_BAR:.0e}',
           f'{refitted:.1e}',
@@ -302,7 +302,7 @@ def _findings(found: list[Measured], factor: float):
           'Distance of the merges with and without perturbation, each by line'
           ' search, over the length of the step.',
       ),
-      study_results.Finding(
+      verdicts.Finding(
           'loss of all tasks',
           'below both',
           f'{mean[HESSIAN]:.4f}; sequential {mean[SEQUENTIAL]:.4f}, average'

@@ -66,7 +66,7 @@ def _bound(sizes: config_lib.Sizes) -> float:
   )
 
 
-def _bound_findings(within, outside) -> list[study_results.Finding]:
+def _bound_findings(within, outside) -> list[verdicts.Finding]:
   note = (
       'Every single rotation counts, not their mean. The conditions are n ≥ d'
       ' and p ≥ max(17n, 1/γ); outside them the theorem claims nothing.'
@@ -79,7 +79,7 @@ def _bound_findings(within, outside) -> list[study_results.Finding]:
     )
     verdict = verdicts.of(not broken)
   findings = [
-      study_results.Finding(
+      verdicts.Finding(
           'where its conditions hold',
           'no draw above the bound',
           measured,
@@ -90,7 +90,7 @@ def _bound_findings(within, outside) -> list[study_results.Finding]:
   if outside:
     broken, number, worst, _ = _count(outside)
     findings.append(
-        study_results.Finding(
+        verdicts.Finding(
             'where they do not',
             'nothing',
             f'{broken} of {number:,} above it, the highest at {worst:.2g} of'

@@ -6,7 +6,7 @@ anything is measured.
 
 import dataclasses
 
-from taskvec_jax.experiments import study_checks
+from taskvec_jax.experiments import checks
 from taskvec_jax.models import ffn
 from taskvec_jax.studies import forgetting
 
@@ -66,8 +66,8 @@ class ForgettingStudyConfig:
 
 def check(config: ForgettingStudyConfig) -> None:
   """Raises a ValueError, one sentence, for numbers that make no sense."""
-  study_checks.seeds(config.seeds)
-  study_checks.rising(
+  checks.seeds(config.seeds)
+  checks.rising(
       config,
       1,
       'features',
@@ -78,21 +78,24 @@ def check(config: ForgettingStudyConfig) -> None:
       above=0,
   )
   # A standard error needs two.
-  study_checks.at_least(
-      config, 2, 'num_draws', 'sweep_draws', 'arithmetic_draws'
-  )
-  if not 1e-12 < config.tolerance < 1:
-    raise ValueError(
-        'config.tolerance must lie between 1e-12 and 1 but is'
-        f' {config.tolerance}.'
-    )
+  checks.at_least(config, 2, 'num_draws', 'sweep_draws', 'arithmetic_draws')
+  checks.within(config, '(1e-12, 1)', 'tolerance')
   for field, problems in named_sizes(config).items():
     for sizes in problems:
       try:
         forgetting.check_sizes(**dataclasses.asdict(sizes))
       except ValueError as error:
         raise ValueError(f'config.{field} does not fit: {error}') from error
-  _check_images(config.images)
+  checks.known_tasks([config.images.task], 'images.task')
+  ffn.check_activation(config.images.activation)
+  # The narrowest network is compared with the widest.
+  checks.rising(config, 2, 'images.widths', above=0)
+  checks.rising(config, 1, 'images.scalings', above=0)
+  # Of one task nothing is forgotten.
+  checks.at_least(config, 2, 'images.num_tasks')
+  checks.at_least(config, 1, 'images.image_size', 'images.num_epochs')
+  checks.at_least(config, 0, 'images.max_train', 'images.max_test')
+  checks.positive(config, 'images.learning_rate')
 
 
 def sweeps(config: ForgettingStudyConfig) -> dict[str, list[Sizes]]:
@@ -127,16 +130,3 @@ def named_sizes(config: ForgettingStudyConfig) -> dict[str, list[Sizes]]:
 
 # In the order of `sweeps`.
 _SWEEPS = ('sweep_features', 'sweep_examples', 'sweep_latent', 'sweep_gammas')
-
-
-def _check_images(images: Images) -> None:
-  study_checks.known_tasks([images.task], 'images.task')
-  ffn.check_activation(images.activation)
-  # The narrowest network is compared with the widest.
-  study_checks.rising(images, 2, 'widths', above=0, part='images.')
-  study_checks.rising(images, 1, 'scalings', above=0, part='images.')
-  # Of one task nothing is forgotten.
-  study_checks.at_least(images, 2, 'num_tasks', part='images.')
-  study_checks.at_least(images, 1, 'image_size', 'num_epochs', part='images.')
-  study_checks.at_least(images, 0, 'max_train', 'max_test', part='images.')
-  study_checks.positive(images, 'learning_rate', part='images.')

@@ -189,7 +189,7 @@ def descent(config: config_lib.ForgettingStudyConfig) -> study_results.Section:
           'then k on B = start + b(B) − Q(B) diag(s) Q(B)′ start',
       ],
       findings=[
-          study_results.Finding(
+          verdicts.Finding(
               f'{part}: distance to the solution of least norm'
               if part not in _MERGES
               else f'{part}: distance to that of the solutions of least norm',
@@ -201,7 +201,7 @@ def descent(config: config_lib.ForgettingStudyConfig) -> study_results.Section:
           for part, value in worst.items()
       ]
       + [
-          study_results.Finding(
+          verdicts.Finding(
               'every compared number of steps: distance to the closed form',
               f'at most {CLOSED_FORM_BAR:.0e}',
               f'{closed:.1e}',
@@ -209,7 +209,7 @@ def descent(config: config_lib.ForgettingStudyConfig) -> study_results.Section:
               'Relative to its length, the largest over seeds, of A, of B and'
               ' of B after as many steps on A.',
           ),
-          study_results.Finding(
+          verdicts.Finding(
               'one step: merged against jointly trained parameters',
               f'at most {FIRST_STEP_BAR:.0e}',
               f'{first:.1e}',

@@ -241,7 +241,7 @@ def _by_seed(found: Found, width: int, name: str) -> dict[int, float]:
   return {seed: getattr(one, name) for seed, one in found[width].items()}
 
 
-def _findings(found: Found) -> list[study_results.Finding]:
+def _findings(found: Found) -> list[verdicts.Finding]:
   narrow, wide = min(found), max(found)
   compared = [  # where, predicted, (width, name) and what is taken from it
       (
@@ -277,7 +277,7 @@ def _findings(found: Found) -> list[study_results.Finding]:
     spread = spreads.paired(_by_seed(found, *first), _by_seed(found, *second))
     assert spread is not None  # the seeds are the same
     findings.append(
-        study_results.Finding(
+        verdicts.Finding(
             where,
             predicted,
             spreads.difference(spread),

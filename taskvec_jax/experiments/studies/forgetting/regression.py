@@ -145,10 +145,10 @@ def law(sizes: config_lib.Sizes) -> float:
   return expected_forgetting.leading_law(**dataclasses.asdict(sizes))
 
 
-def _exact_finding(p: int, row: Sequence[Point]) -> study_results.Finding:
+def _exact_finding(p: int, row: Sequence[Point]) -> verdicts.Finding:
   z = [one.z for one in row]
   number = len(row[0].draws)
-  return study_results.Finding(
+  return verdicts.Finding(
       where=f'p = {p}, mean over rotations',
       predicted=f'{span([one.exact for one in row])} |θ|²',
       measured=f'{span([one.draws.mean() for one in row])} |θ|²;'
@@ -160,7 +160,7 @@ def _exact_finding(p: int, row: Sequence[Point]) -> study_results.Finding:
   )
 
 
-def _law_finding(config, points) -> study_results.Finding:
+def _law_finding(config, points) -> verdicts.Finding:
   ratios = [
       one.exact / law(sizes)
       for sizes, row in zip(config_lib.monte_carlo(config), points, strict=True)
@@ -174,11 +174,9 @@ def _law_finding(config, points) -> study_results.Finding:
       ' draw.'
   )
   if not ratios:
-    return study_results.Finding(
-        where, 'ratio 1', '-', verdicts.NOT_MEASURED, note
-    )
+    return verdicts.Finding(where, 'ratio 1', '-', verdicts.NOT_MEASURED, note)
   holds = verdicts.near(ratios, 1.0, LAW_MARGIN)
-  return study_results.Finding(
+  return verdicts.Finding(
       where,
       f'ratio 1 ± {LAW_MARGIN:g}',
       f'exact/law {verdicts.between(ratios)}',
@@ -187,11 +185,11 @@ def _law_finding(config, points) -> study_results.Finding:
   )
 
 
-def _permutation_finding(permuted) -> study_results.Finding:
+def _permutation_finding(permuted) -> verdicts.Finding:
   off = [float(o.draws.mean()) / o.exact - 1 for row in permuted for o in row]
   z = [abs(one.z) for row in permuted for one in row]
   holds = max(map(abs, off)) <= PERMUTATION_MARGIN
-  return study_results.Finding(
+  return verdicts.Finding(
       where='permutations of the features instead of rotations',
       predicted=f'the mean over rotations, ± {PERMUTATION_MARGIN:.0%}',
       measured=f'off by {verdicts.between(off, "{:+.1%}")}',

@@ -115,7 +115,7 @@ def task_vectors(
   )
 
 
-def _findings(found) -> list[study_results.Finding]:
+def _findings(found) -> list[verdicts.Finding]:
   z = [
       value
       for seed in found
@@ -137,7 +137,7 @@ def _findings(found) -> list[study_results.Finding]:
       for name in (_SEQUENCE, _SUM)
   }
   findings = [
-      study_results.Finding(
+      verdicts.Finding(
           'exact means, all rules, numbers of steps and seeds',
           f'within {STANDARD_ERRORS} standard errors',
           f'{len(z)} means, the furthest {max(z):.1f} off',
@@ -155,7 +155,7 @@ def _findings(found) -> list[study_results.Finding]:
     )
     holds = bool(np.all(sign * (measured - 1) > 0))
     findings.append(
-        study_results.Finding(
+        verdicts.Finding(
             f'excess risk on {task}, sum over sequence, converged',
             f'{words} 1; {regression.span(predicted)}',
             regression.span(measured),
@@ -170,7 +170,7 @@ def _findings(found) -> list[study_results.Finding]:
   )
   agree = bool(np.all((total > 1) == (expected > 1)))
   findings.append(
-      study_results.Finding(
+      verdicts.Finding(
           'excess risk on both, sum over sequence, converged',
           regression.span(expected),
           regression.span(total),
@@ -183,7 +183,7 @@ def _findings(found) -> list[study_results.Finding]:
   untouched = np.abs(kept / alone - 1).max()
   holds = bool(np.all(out >= NULL_SHARE)) and untouched < 1e-9
   findings.append(
-      study_results.Finding(
+      verdicts.Finding(
           'sum − τ(A)',
           f'R(A) = {regression.span(exact("sum − τ(A)")[:, 0])} |θ|², R(B) as'
           ' if B alone',

@@ -6,6 +6,7 @@ from taskvec_jax.experiments.studies.linear_teachers import config as config_lib
 from taskvec_jax.experiments.studies.linear_teachers import training
 from taskvec_jax.report import study_panels
 from taskvec_jax.report import study_results
+from taskvec_jax.report import verdicts
 from taskvec_jax.studies import linear_merging
 
 _COLOR_RANGE = 0.6  # of log10 of a ratio
@@ -13,7 +14,7 @@ _COLOR_RANGE = 0.6  # of log10 of a ratio
 
 def addition_map(
     config: config_lib.LinearTeachersStudyConfig,
-) -> tuple[study_results.Map, study_results.Finding]:
+) -> tuple[study_results.Map, verdicts.Finding]:
   """Returns the map, and whether the measured edge is where (S2.10) has it."""
   num_tasks = config.map_tasks
   cosines, coverages = config.merge_map_cosines, config.map_coverages

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 
-from taskvec_jax.experiments import study_checks
+from taskvec_jax.experiments import checks
 
 
 @dataclasses.dataclass
@@ -60,7 +60,7 @@ class LinearTeachersStudyConfig:
 
 def check(config: LinearTeachersStudyConfig) -> None:
   """Raises a ValueError, one sentence, for numbers that make no sense."""
-  study_checks.seeds(config.seeds)
+  checks.seeds(config.seeds)
   d, n = config.dimension, config.num_examples
   for name, counts in (
       ('num_examples', (n,)),
@@ -71,11 +71,9 @@ def check(config: LinearTeachersStudyConfig) -> None:
           f'config.{name} must be from 1 to {d - 1}, below config.dimension,'
           f' but is {getattr(config, name)}.'
       )
-  study_checks.at_least(
-      config, 1, 'width', 'num_draws', 'map_draws', 'risk_band'
-  )
-  study_checks.at_least(config, 2, 'num_test')
-  study_checks.at_least(config, 0, 'map_margin')
+  checks.at_least(config, 1, 'width', 'num_draws', 'map_draws', 'risk_band')
+  checks.at_least(config, 2, 'num_test')
+  checks.at_least(config, 0, 'map_margin')
   if 3 * config.risk_band > d:
     raise ValueError(
         f'config.risk_band is {config.risk_band}, but three bands must fit into'
@@ -95,35 +93,19 @@ def check(config: LinearTeachersStudyConfig) -> None:
   _check_numbers(config)
   _check_steps(config)
   # T + 1 directions must fit.
-  study_checks.within(
-      config, f'[2, {d})', 'num_tasks', 'map_tasks', 'deep_tasks'
-  )
+  checks.within(config, f'[2, {d})', 'num_tasks', 'map_tasks', 'deep_tasks')
 
 
 def _check_numbers(config: LinearTeachersStudyConfig) -> None:
-  for name, low, high in (
-      ('teacher_sizes', 0, math.inf),
-      ('teacher_cosines', -1, 1),
-      ('curve_sizes', 0, math.inf),
-      ('curve_cosines', -1, 1),
-      ('map_sizes', 0, math.inf),
-      ('map_cosines', -1, 1),
-      ('merge_cosines', 0, 1),
-      ('merge_scalings', -math.inf, math.inf),
-      ('map_coverages', 0, 1),
-      ('merge_map_cosines', 0, 1),
-      ('deep_cosines', 0, 1),
-  ):
-    values = getattr(config, name)
-    if not values or not all(
-        math.isfinite(value) and low <= value <= high for value in values
-    ):
-      raise ValueError(
-          f'config.{name} must be finite numbers from {low} to {high} but are'
-          f' {values}.'
-      )
-    if (name.endswith('_sizes') or name == 'map_coverages') and 0 in values:
-      raise ValueError(f'config.{name} must be positive but are {values}.')
+  checks.within(config, '(0, inf)', 'teacher_sizes', 'curve_sizes', 'map_sizes')
+  checks.within(
+      config, '[-1, 1]', 'teacher_cosines', 'curve_cosines', 'map_cosines'
+  )
+  checks.within(
+      config, '[0, 1]', 'merge_cosines', 'merge_map_cosines', 'deep_cosines'
+  )
+  checks.within(config, '(0, 1]', 'map_coverages')
+  checks.within(config, '(-inf, inf)', 'merge_scalings', 'covariance_power')
   if len(set(config.merge_scalings)) < 3:
     raise ValueError(
         'config.merge_scalings must hold three numbers at least, for a'
@@ -135,20 +117,11 @@ def _check_numbers(config: LinearTeachersStudyConfig) -> None:
         'config.map_coverages times config.dimension must be from 1 to'
         f' {config.dimension - 1} examples but are {counts}.'
     )
-  if not math.isfinite(config.covariance_power):
-    raise ValueError(
-        'config.covariance_power must be finite but is'
-        f' {config.covariance_power}.'
-    )
 
 
 def _check_steps(config: LinearTeachersStudyConfig) -> None:
-  for value in (*config.step_sizes, config.depth_step_size):
-    if not 0 < value < 1:
-      raise ValueError(
-          'config.step_sizes and depth_step_size must lie between 0 and 1,'
-          f' where descent is stable, but one is {value}.'
-      )
+  # Where descent is stable.
+  checks.within(config, '(0, 1)', 'step_sizes', 'depth_step_size')
   steps = config.step_sizes
   if len(steps) < 2 or any(
       not math.isclose(large, 2 * small)

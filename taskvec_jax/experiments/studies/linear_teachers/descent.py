@@ -114,7 +114,7 @@ def descent(
   )
 
 
-def _rates(num_layers, errors, rests, steps) -> list[study_results.Finding]:
+def _rates(num_layers, errors, rests, steps) -> list[verdicts.Finding]:
   slopes = np.log2(errors[-2] / errors[-1])
   rest_slopes = np.log2(rests[-2] / rests[-1])
   share = float(np.max(rests[-1] / errors[-1]))

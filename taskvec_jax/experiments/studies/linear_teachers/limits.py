@@ -123,7 +123,7 @@ def _growths(problems, ends) -> tuple[np.ndarray, np.ndarray]:
   return np.array(kappa), np.array(rest)
 
 
-def _two_roots(config, problems, num_layers: int) -> study_results.Finding:
+def _two_roots(config, problems, num_layers: int) -> verdicts.Finding:
   """Returns the finding on targets that no example sees."""
   hidden = []
   for target, inputs in zip(problems.target, problems.inputs, strict=True):
@@ -145,7 +145,7 @@ def _two_roots(config, problems, num_layers: int) -> study_results.Finding:
   )
 
 
-def _saddle() -> study_results.Finding:
+def _saddle() -> verdicts.Finding:
   """Returns the finding on the one case in which the flow stops short."""
   problem = deep_linear.Problems(
       np.array([[-1.0]]), np.array([[1.0]]), np.array([[[1.0]]])
@@ -171,7 +171,7 @@ def _saddle() -> study_results.Finding:
   )
 
 
-def _unbalanced(config, problems, num_layers: int) -> study_results.Finding:
+def _unbalanced(config, problems, num_layers: int) -> verdicts.Finding:
   """Returns the finding on a start of the same beta that is not balanced."""
   params = deep_linear.balanced_params(
       problems.source, num_layers=num_layers, width=config.width, seed=0

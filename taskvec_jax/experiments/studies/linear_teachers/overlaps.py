@@ -9,6 +9,7 @@ import numpy as np
 from taskvec_jax.experiments.studies.linear_teachers import training
 from taskvec_jax.report import study_panels
 from taskvec_jax.report import study_results
+from taskvec_jax.report import verdicts
 from taskvec_jax.studies import linear_merging
 
 _STANDARD_ERRORS = 3
@@ -72,7 +73,7 @@ def measure(
   )
 
 
-def findings(found: Sequence[Overlaps]) -> list[study_results.Finding]:
+def findings(found: Sequence[Overlaps]) -> list[verdicts.Finding]:
   """Returns what is judged of all curves."""
   return [
       _finding(
@@ -116,7 +117,7 @@ def table(found: Sequence[Overlaps]) -> study_results.Table:
   )
 
 
-def _finding(where, numbers: Sequence[Number], note) -> study_results.Finding:
+def _finding(where, numbers: Sequence[Number], note) -> verdicts.Finding:
   off = max(one.distance for one in numbers)
   return training.finding(
       where,

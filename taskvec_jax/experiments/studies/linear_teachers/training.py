@@ -6,7 +6,6 @@ import jax
 import numpy as np
 
 from taskvec_jax.experiments.studies.linear_teachers import config as config_lib
-from taskvec_jax.report import study_results
 from taskvec_jax.report import verdicts
 from taskvec_jax.studies import deep_linear
 from taskvec_jax.studies import linear_flow
@@ -19,10 +18,10 @@ _AGREEMENT = 0.95  # of cells outside the margin
 
 def finding(
     where: str, predicted: str, measured: str, holds: bool, note: str
-) -> study_results.Finding:
+) -> verdicts.Finding:
   """Returns a part of a claim that holds or does not."""
   verdict = verdicts.of(holds)
-  return study_results.Finding(where, predicted, measured, verdict, note)
+  return verdicts.Finding(where, predicted, measured, verdict, note)
 
 
 def agreement(
@@ -32,7 +31,7 @@ def agreement(
     law: np.ndarray,
     measured: np.ndarray,
     region: np.ndarray,
-) -> study_results.Finding:
+) -> verdicts.Finding:
   """Returns the finding on the cells in which one risk should be the lower.
 
   Args:

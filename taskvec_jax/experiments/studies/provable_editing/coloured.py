@@ -48,7 +48,7 @@ def pair_section(
   least = min(float(pair.own.min()) for pair in pairs)
   bar = 0.5 + 3 * config.digit_margin
   rows, findings = [], [
-      study_results.Finding(
+      verdicts.Finding(
           'all experts',
           f'≥ {bar:.0%} on their own',
           f'{least:.1%}',
@@ -81,7 +81,7 @@ def pair_section(
     for name, lack in (('addition', added), ('negation', negated)):
       works = lack <= config.digit_margin
       findings.append(
-          study_results.Finding(
+          verdicts.Finding(
               f'{where}, {name}',
               'works' if expected[name] else 'fails',
               f'{works.sum()} of {works.size} seeds',
@@ -207,7 +207,7 @@ def transfer_section(
           panels.judged(
               config, 'theorem', f'region, β = {config.beta:g}', region, learned
           ),
-          study_results.Finding(
+          verdicts.Finding(
               'best (λ₁, λ₂)',
               'as its own expert',
               f'{100 * best.mean:+.1f} points',

@@ -8,7 +8,7 @@ measures anything.
 import dataclasses
 import math
 
-from taskvec_jax.experiments import study_checks
+from taskvec_jax.experiments import checks
 from taskvec_jax.studies import pattern_tasks
 
 
@@ -75,13 +75,13 @@ class ProvableEditingStudyConfig:
 
 def check(config: ProvableEditingStudyConfig) -> None:
   """Raises a ValueError, one sentence, for settings that make no sense."""
-  study_checks.seeds(config.seeds)
+  checks.seeds(config.seeds)
   if config.num_label <= config.num_confusing:
     raise ValueError(
         'config.num_label must exceed config.num_confusing but they are'
         f' {config.num_label} and {config.num_confusing}.'
     )
-  study_checks.at_least(
+  checks.at_least(
       config,
       1,
       'num_confusing',
@@ -102,7 +102,7 @@ def check(config: ProvableEditingStudyConfig) -> None:
     raise ValueError(
         f'config.alphas must hold 0 and lie in -1 .. 1 but are {config.alphas}.'
     )
-  study_checks.rising(
+  checks.rising(
       config,
       2,
       'alphas',
@@ -121,9 +121,7 @@ def check(config: ProvableEditingStudyConfig) -> None:
       raise ValueError(
           f'config.{name} must be two numbers but is {getattr(config, name)}.'
       )
-  study_checks.within(
-      config, '[0, 1]', 'redness', 'rednesses', 'transfer_redness'
-  )
+  checks.within(config, '[0, 1]', 'redness', 'rednesses', 'transfer_redness')
   if config.redness in (*config.rednesses, config.transfer_redness[0]):
     raise ValueError(
         'config.rednesses and the first of config.transfer_redness must hold'
@@ -140,12 +138,8 @@ def check(config: ProvableEditingStudyConfig) -> None:
         'config.gammas must be those of a unit vector, their squares adding up'
         f' to at most 1, but are {config.gammas}.'
     )
-  if not 0 < config.tolerance < 0.5:
-    raise ValueError(
-        'config.tolerance must lie between 0 and 0.5 but is'
-        f' {config.tolerance}.'
-    )
-  study_checks.positive(
+  checks.within(config, '(0, 0.5)', 'tolerance')
+  checks.positive(
       config,
       'beta',
       'lower',
@@ -153,17 +147,17 @@ def check(config: ProvableEditingStudyConfig) -> None:
       'learning_rate',
       'digit_learning_rate',
   )
-  study_checks.within(config, '[0, 1]', 'small_alpha')
-  study_checks.within(config, '(0, 1]', 'bar', 'densities')
+  checks.within(config, '[0, 1]', 'small_alpha')
+  checks.within(config, '(0, 1]', 'bar', 'densities')
   # The share kept is drawn on a logarithmic axis.
-  study_checks.within(config, '[0, 1)', 'pruned_shares')
+  checks.within(config, '[0, 1)', 'pruned_shares')
   # With half of the labels flipped the shape of a digit says nothing, and half
   # is what a guess gets right.
-  study_checks.within(config, '[0, 0.5)', 'noise', 'digit_margin')
-  study_checks.within(config, '[1, inf)', 'digit_widths')
+  checks.within(config, '[0, 0.5)', 'noise', 'digit_margin')
+  checks.within(config, '[1, inf)', 'digit_widths')
   full = min(config.width, pattern_tasks.dimension(sizes(config)))
-  study_checks.within(config, f'[1, {full}]', 'ranks')
-  study_checks.known_tasks([config.digits], 'digits')
+  checks.within(config, f'[1, {full}]', 'ranks')
+  checks.known_tasks([config.digits], 'digits')
 
 
 def sizes(config: ProvableEditingStudyConfig) -> pattern_tasks.Sizes:

@@ -84,7 +84,7 @@ def corollaries_section(
           'Corollary 2:  rows of V are ≥ Ω(m^−½) or ≤ O(m^−½ (log B / B)^½)',
       ],
       findings=[
-          study_results.Finding(
+          verdicts.Finding(
               'rank 1, addition',
               'same map',
               f'{np.min(same[0]):.1%} of cells'
@@ -96,7 +96,7 @@ def corollaries_section(
               'Cells of the map of addition with the outcome of the whole task'
               f' vectors, in the worst seed; {config.bar:.0%} is asked for.',
           ),
-          study_results.Finding(
+          verdicts.Finding(
               'rank 1, W',
               f'error ≤ {bound:.2f}',
               rows[0][1],
@@ -104,7 +104,7 @@ def corollaries_section(
               'Relative Frobenius error against 1/log M; the experts’ loss ε is'
               ' 0.',
           ),
-          study_results.Finding(
+          verdicts.Finding(
               'rank 1, V',
               'error ~ ε/δ⋆',
               rows[0][2],
@@ -112,7 +112,7 @@ def corollaries_section(
               'With ε = 0 and a constant that is not known there is no number'
               ' to hold it against.',
           ),
-          study_results.Finding(
+          verdicts.Finding(
               'two groups of neurons',
               f'≥ c or ≤ {threshold:.2f}',
               f'{small:.2f} to {large:.2f}',
@@ -123,7 +123,7 @@ def corollaries_section(
               ' largest over seeds and tasks. No neuron is small, so the second'
               ' group is empty.',
           ),
-          study_results.Finding(
+          verdicts.Finding(
               'pruned entries',
               'few are enough',
               f'{np.min(enough):.1%}' if len(enough) else 'none',

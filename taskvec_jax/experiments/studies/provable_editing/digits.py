@@ -7,7 +7,6 @@ head, exact gradients, trajectories and task arithmetic.
 """
 
 from collections.abc import Mapping
-import functools
 from typing import NamedTuple
 
 import jax
@@ -32,6 +31,7 @@ from taskvec_jax.typing import Array
 from taskvec_jax.typing import Params
 
 _PROBES = 200  # images that the head is fitted on
+_jitted_logits = jax.jit(losses.logits, static_argnums=0)
 
 
 class Experts(NamedTuple):
@@ -112,7 +112,7 @@ def correlation(experts: Experts, first: float, second: float) -> float:
 def _logits(experts: Experts, scaling, images: np.ndarray) -> Array:
   """Returns an edited model's logits `[N, 2]` of uint8 images."""
   params = _edited(experts, scaling)
-  return _edited_logits(experts.module, experts.head, params, images)
+  return _jitted_logits(experts.module, experts.head, params, images)
 
 
 def _edited(experts: Experts, scaling: Mapping[float, float]) -> Params:
@@ -122,11 +122,6 @@ def _edited(experts: Experts, scaling: Mapping[float, float]) -> Params:
       {f'{redness:g}': experts.task_vectors[redness] for redness in scaling},
       {f'{redness:g}': alpha for redness, alpha in scaling.items()},
   )
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _edited_logits(module, head, params, images):
-  return heads.logits(head, encoders.encode(module, params, images))
 
 
 def _draw(config, digits, redness, seed, number) -> task_lib.Examples:

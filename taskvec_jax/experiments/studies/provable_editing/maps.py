@@ -68,7 +68,7 @@ def law_section(
           ' + n₋ (n⋆e⁻ᵗ − n₋eᵗ)/(n⋆e⁻ᵗ + n₋eᵗ + nᵥ) + nᵥ (n⋆ − n₋)/P',
       ],
       findings=[
-          study_results.Finding(
+          verdicts.Finding(
               'all experts',
               'loss 0',
               f'{experts.train_loss:.2g}',
@@ -76,7 +76,7 @@ def law_section(
               'The largest hinge loss of any run on its training examples; at'
               f' most {config.tolerance / 10:g} is asked for.',
           ),
-          study_results.Finding(
+          verdicts.Finding(
               'margin law',
               f'within {config.tolerance:.0%}',
               f'{gap:.1%}',
@@ -144,7 +144,7 @@ def addition_section(
           panels.judged(
               config, 'margin law', 'region, no constant', derived, learned
           ),
-          study_results.Finding(
+          verdicts.Finding(
               'irrelevant, reading +',
               f'λ ≥ {1 + config.beta:g}',
               f'λ ≥ {spreads.plain(least)}',
@@ -153,7 +153,7 @@ def addition_section(
               ' needed the edge would lie above 1. By margin, where no'
               f' tolerance enters, it lies at {spreads.plain(own, digits=3)}.',
           ),
-          study_results.Finding(
+          verdicts.Finding(
               'irrelevant, reading −',
               f'λ ≥ {1 - config.beta:g}',
               f'λ ≥ {spreads.plain(least)}',

@@ -94,14 +94,14 @@ def negation_section(
               values_region,
               values_alone,
           ),
-          study_results.Finding(
+          verdicts.Finding(
               'irrelevant, all λ ≤ 0',
               'forgets',
               f'not from λ = {back.max():g} down' if len(back) else 'forgets',
               verdicts.of(not len(back)),
               f'Over the λ of the map, down to {negated[0]:g}, in all seeds.',
           ),
-          study_results.Finding(
+          verdicts.Finding(
               'contradictory, λ = 0',
               'end + only',
               f'{np.mean(untouched):.0%} of runs',

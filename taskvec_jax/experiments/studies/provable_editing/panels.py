@@ -28,7 +28,7 @@ def judged(
     predicted: str,
     region: np.ndarray,
     measured: np.ndarray,
-) -> study_results.Finding:
+) -> verdicts.Finding:
   """Returns the finding on a predicted region.
 
   Args:
@@ -59,7 +59,7 @@ def judged(
       if np.any(clear & region)
       else 'None of them is promised.'
   )
-  return study_results.Finding(
+  return verdicts.Finding(
       where,
       predicted,
       f'{spreads.points(share)} % of cells' if clear.any() else '-',

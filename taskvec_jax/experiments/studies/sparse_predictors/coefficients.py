@@ -104,7 +104,7 @@ def _accuracy(target: Target, method: str) -> float:
   return target.accuracies[method]
 
 
-def _findings(found, errors, names) -> list[study_results.Finding]:
+def _findings(found, errors, names) -> list[verdicts.Finding]:
   def hit(target, method):
     return _hit(target, method, names)
 
@@ -117,7 +117,7 @@ def _findings(found, errors, names) -> list[study_results.Finding]:
         _over_seeds(found, kind, method, hit) for method in ('lasso', 'ridge')
     )
     findings.append(
-        study_results.Finding(
+        verdicts.Finding(
             where=f'{kind}: found by the lasso',
             predicted=f'{100 * _FOUND:.0f} % or more',
             measured=f'{100 * lasso.mean:.0f} %',
@@ -137,7 +137,7 @@ def _findings(found, errors, names) -> list[study_results.Finding]:
       )
       assert lead is not None  # the seeds are the same
       findings.append(
-          study_results.Finding(
+          verdicts.Finding(
               where=f'{kind}: {what}',
               predicted='lasso above ridge',
               measured=spreads.difference(lead),
@@ -147,7 +147,7 @@ def _findings(found, errors, names) -> list[study_results.Finding]:
       )
   worst = max(errors)
   findings.append(
-      study_results.Finding(
+      verdicts.Finding(
           where='derivative in the penalty',
           predicted=f'below {_BAR:g}',
           measured=f'{worst:.0e}',

@@ -2,8 +2,8 @@
 
 import dataclasses
 
+from taskvec_jax.experiments import checks
 from taskvec_jax.experiments import config as config_lib
-from taskvec_jax.experiments import study_checks
 from taskvec_jax.models import ffn
 
 
@@ -111,8 +111,17 @@ class SparsePredictorsStudyConfig:
 
 def check(config: SparsePredictorsStudyConfig) -> None:
   """Raises a ValueError, one sentence, for numbers that make no sense."""
-  study_checks.seeds(config.seeds)
-  _check_positive(config)
+  checks.seeds(config.seeds)
+  checks.within(
+      config,
+      '(0, inf)',
+      *(
+          f'{part}.{name}'
+          for part in ('gradient', 'samples', 'features', 'coefficients')
+          for name in dataclasses.asdict(getattr(config, part))
+          if name not in ('correlation', 'correlations', 'pretraining', 'tasks')
+      ),
+  )
   samples = config.samples
   for num in samples.num_examples:
     if num % samples.num_folds or num <= samples.num_folds:
@@ -127,57 +136,29 @@ def check(config: SparsePredictorsStudyConfig) -> None:
         f'config.samples.num_useful must be 1 to {samples.num_features}, the'
         f' features, but is {samples.num_useful}.'
     )
-  study_checks.at_least(samples, 2, 'num_folds', part='samples.')
+  checks.at_least(config, 2, 'samples.num_folds')
   # From 1 on there is no feature left, and from correlation 1 on one only.
-  study_checks.within(
-      config.gradient,
+  checks.within(
+      config,
       '(0, 1)',
-      'share',
-      'unrolled_share',
-      part='gradient.',
+      'gradient.share',
+      'gradient.unrolled_share',
+      'coefficients.share',
   )
-  study_checks.within(
-      config.gradient, '[0, 1)', 'correlation', part='gradient.'
+  checks.within(
+      config, '[0, 1)', 'gradient.correlation', 'features.correlations'
   )
-  study_checks.within(config.features, '(0, 1]', 'density', part='features.')
+  checks.within(config, '(0, 1]', 'features.density')
   for name in ('l1_shares', 'l2_shares'):
     shares = getattr(samples, name)
     if list(shares) != sorted(set(shares), reverse=True) or shares[-1] <= 0:
       raise ValueError(
           f'config.samples.{name} must fall and stay positive but is {shares}.'
       )
-  if not all(0 <= rho < 1 for rho in config.features.correlations):
-    raise ValueError(
-        'config.features.correlations must be from 0 to below 1 but is'
-        f' {config.features.correlations}.'
-    )
   ffn.FFN(widths=config.features.widths)
-  _check_coefficients(config.coefficients)
-
-
-def _check_positive(config: SparsePredictorsStudyConfig) -> None:
-  for part in ('gradient', 'samples', 'features', 'coefficients'):
-    for name, value in dataclasses.asdict(getattr(config, part)).items():
-      if name in ('correlation', 'correlations', 'pretraining', 'tasks'):
-        continue
-      for number in value if isinstance(value, tuple) else (value,):
-        if not number > 0:
-          raise ValueError(
-              f'config.{part}.{name} must be positive but is {value}.'
-          )
-      if isinstance(value, tuple) and not value:
-        raise ValueError(f'config.{part}.{name} must not be empty.')
-
-
-def _check_coefficients(coefficients: Coefficients) -> None:
-  study_checks.known_tasks(coefficients.tasks, 'coefficients.tasks')
-  study_checks.within(coefficients, '(0, 1)', 'share', part='coefficients.')
-  study_checks.at_least(
-      coefficients.pretraining,
-      0,
-      'num_epochs',
-      part='coefficients.pretraining.',
-  )
+  coefficients = config.coefficients
+  checks.known_tasks(coefficients.tasks, 'coefficients.tasks')
+  checks.at_least(config, 0, 'coefficients.pretraining.num_epochs')
   if coefficients.num_parts * len(coefficients.tasks) < 3:
     raise ValueError(
         'config.coefficients needs three sources or more, but has'

@@ -188,7 +188,7 @@ def _chance(config, rho: float) -> float:
   )
 
 
-def _findings(config, measured: Measured) -> list[study_results.Finding]:
+def _findings(config, measured: Measured) -> list[verdicts.Finding]:
   sparse = [inner for inner in _inner_problems(config) if inner[0]]
   dense = [inner for inner in _inner_problems(config) if not inner[0]]
   findings = []
@@ -204,7 +204,7 @@ def _findings(config, measured: Measured) -> list[study_results.Finding]:
     lead = spreads.paired(lowest, highest)
     assert lead is not None  # the seeds are the same
     findings.append(
-        study_results.Finding(
+        verdicts.Finding(
             where=f'MCC, rho = {rho:g}',
             predicted='sparse above dense',
             measured=spreads.signed(lead, digits=2),
@@ -221,7 +221,7 @@ def _findings(config, measured: Measured) -> list[study_results.Finding]:
   ]
   holds = np.mean(values) >= _DISENTANGLED
   findings.append(
-      study_results.Finding(
+      verdicts.Finding(
           where=f'the lasso at rho = {independent:g}',
           predicted=f'MCC {_DISENTANGLED:g} or more',
           measured=verdicts.between(values),
@@ -236,7 +236,7 @@ def _findings(config, measured: Measured) -> list[study_results.Finding]:
       for value in by_seed.values()
   ]
   findings.append(
-      study_results.Finding(
+      verdicts.Finding(
           where='all features know the factors',
           predicted=f'R2 {_INFORMATIVE:g} or more',
           measured=verdicts.between(known),

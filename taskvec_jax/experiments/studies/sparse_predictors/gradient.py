@@ -50,7 +50,7 @@ def section(
   }
   number = f'{len(errors)} problems'
   findings = [
-      study_results.Finding(
+      verdicts.Finding(
           where=what,
           predicted=f'below {_BAR:g}',
           measured=f'{worst[name]:.1e}',
@@ -62,7 +62,7 @@ def section(
       for name, what in (('theta', 'features'), ('lambda', 'penalty'))
   ]
   findings += [
-      study_results.Finding(
+      verdicts.Finding(
           where=what,
           predicted=f'above {_SHORTCUT:g}',
           measured=f'{least[name]:.2f}',
@@ -85,7 +85,7 @@ def section(
   ]
   after = max(max(way['implicit'][way['found'] :]) for way in ways)
   findings.append(
-      study_results.Finding(
+      verdicts.Finding(
           where='an unfinished solver',
           predicted=f'below {_EXACT:g}',
           measured=f'{after:.1g}',

@@ -109,7 +109,7 @@ def _r2(config, seeds, useful, num_examples, kind) -> np.ndarray:
   return r2.reshape(len(seeds), config.num_problems)
 
 
-def _findings(config, seeds, measured, law) -> list[study_results.Finding]:
+def _findings(config, seeds, measured, law) -> list[verdicts.Finding]:
   advantages = {}  # l -> seed -> mean over n of the best one's lead
   for useful in config.num_useful:
     lead = measured[useful, _BEST] - np.max(
@@ -122,7 +122,7 @@ def _findings(config, seeds, measured, law) -> list[study_results.Finding]:
   for useful, lead in advantages.items():
     spread = accuracy.spread(list(lead.values()))
     findings.append(
-        study_results.Finding(
+        verdicts.Finding(
             where=f'l/m = {_share(config, useful)}',
             predicted='lead above 0',
             measured=spreads.signed(spread, digits=3),
@@ -144,7 +144,7 @@ def _findings(config, seeds, measured, law) -> list[study_results.Finding]:
     spread = spreads.paired(advantages[sparsest], advantages[densest])
     assert spread is not None  # the seeds are the same
     findings.append(
-        study_results.Finding(
+        verdicts.Finding(
             where='the lead needs sparsity',
             predicted='difference above 0',
             measured=spreads.signed(spread, digits=3),
@@ -159,7 +159,7 @@ def _findings(config, seeds, measured, law) -> list[study_results.Finding]:
   ]
   turned = float(np.max(np.abs(np.subtract(ridges[0], ridges[1]))))
   findings.append(
-      study_results.Finding(
+      verdicts.Finding(
           where='Ridge under the rotation',
           predicted=f'changes by below {_INVARIANCE:g}',
           measured=f'{turned:.0e}',
@@ -170,7 +170,7 @@ def _findings(config, seeds, measured, law) -> list[study_results.Finding]:
   )
   off = float(np.max(np.abs(np.mean(ridges[0], axis=(2, 3)) - law)))
   findings.append(
-      study_results.Finding(
+      verdicts.Finding(
           where='Ridge against the limit law',
           predicted=f'within {_LAW:g}',
           measured=f'{off:.3f}',

@@ -21,8 +21,7 @@ from taskvec_jax.experiments.studies.sparse_predictors import (
     config as config_lib,
 )
 from taskvec_jax.finetuning import gradient_descent
-from taskvec_jax.models import encoders
-from taskvec_jax.models import heads
+from taskvec_jax.gradients import losses
 from taskvec_jax.studies import sparse_coefficients
 from taskvec_jax.task_vectors import arithmetic
 from taskvec_jax.tasks import task as task_lib
@@ -221,16 +220,12 @@ def _problem(setting, source: Source, task_vectors, order):
 @functools.partial(jax.jit, static_argnums=0)
 def _linearise(module, head, base_params, task_vectors, inputs, labels):
   return sparse_coefficients.problem(
-      functools.partial(_logits, module, head),
+      functools.partial(losses.logits, module, head),
       base_params,
       task_vectors,
       inputs,
       labels,
   )
-
-
-def _logits(module, head, params, inputs):
-  return heads.logits(head, encoders.encode(module, params, inputs))
 
 
 def _stacked(problems):
@@ -305,4 +300,4 @@ def _accuracy_fn(
 
 @functools.partial(jax.jit, static_argnums=0)
 def _predict(module, head, params, inputs):
-  return jnp.argmax(_logits(module, head, params, inputs), axis=1)
+  return jnp.argmax(losses.logits(module, head, params, inputs), axis=1)
