@@ -11,8 +11,8 @@ models that are merged, about 220 GB of disk for checkpoints and one device of
 40 TFLOP/s measured with ViT-B/32 needs two days, and so does a TPU v4-8 at
 23 TFLOP/s a chip, with mini-batches on one chip, if the model fits its 32 GB:
 these are estimates.
-The second was not run to its end: by the size of its parameters it needs about
-3.4 times the memory of ViT-B/32.
+The second was not run to its end: finetuning and accuracies took about 12 GiB,
+the response map was stopped at 19 GiB. It wants a machine of 32 GB.
 
 No published numbers for this tower are at hand to compare with.
 """
