@@ -66,6 +66,7 @@ def run(
       merges=[],
       gaps=[],
       small_steps=[],
+      ranks=[],
       seconds=job.seconds,
   )
   for seed in config.seeds:
@@ -150,6 +151,14 @@ def _add_regime(job, seed, regime, found) -> None:
                 num_epochs=job.config.num_epochs,
             ),
         )
+    )
+  if seed == job.config.seeds[0]:
+    found.ranks += job.once(
+        f'ranks-{regime}',
+        list[merging_results.Ranks],
+        lambda: merging_models.ranks(
+            models(), job.setting_fn(seed).base_params, regime
+        ),
     )
   wanted = job.config.methods or tuple(merging_methods.METHODS)
   names = [

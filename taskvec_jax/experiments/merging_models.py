@@ -13,7 +13,9 @@ from taskvec_jax.experiments import config as config_lib
 from taskvec_jax.experiments import merging_config
 from taskvec_jax.experiments import setting as setting_lib
 from taskvec_jax.experiments import training
+from taskvec_jax.merging import matrix_view
 from taskvec_jax.report import merging_results
+from taskvec_jax.task_vectors import arithmetic
 from taskvec_jax.typing import Params
 
 
@@ -49,6 +51,20 @@ def models(
         )
     )
   return Models(last, last.pop(config_lib.MULTITASK), trained)
+
+
+def ranks(
+    found: Models, base_params: Params, regime: str
+) -> list[merging_results.Ranks]:
+  """Returns the numerical ranks of every matrix."""
+  task_vectors = {
+      task: arithmetic.task_vector(params, base_params)
+      for task, params in found.finetuned.items()
+  }
+  return [
+      merging_results.Ranks(regime, leaf, *own)
+      for leaf, own in matrix_view.ranks(task_vectors).items()
+  ]
 
 
 def _run(config, setting, folder, seed: int, regime: str, task: str):

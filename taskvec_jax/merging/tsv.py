@@ -17,7 +17,8 @@ V (see spectra). The implementation takes k triples whatever the rank, so that
 a rank-deficient matrix's arbitrary null vectors turn the other tasks'. Tasks
 that share a direction exactly share it in equal parts here. A matrix with fewer
 singular values than there are tasks, k = 0, is averaged; the implementation
-gives zeros. One task gives its own task vector.
+gives zeros. It also averages the leaf that is called text_projection; here
+every matrix is decomposed. One task gives its own task vector.
 
 Cost: a singular value decomposition a task and matrix, two of `[n, k T]`.
 

@@ -72,6 +72,17 @@ class Gap:
 
 
 @dataclasses.dataclass
+class Ranks:
+  """Numerical ranks of one matrix, by which methods with an SVD are cut."""
+
+  regime: str
+  leaf: str  # its path, keys joined by '/'
+  full: int  # min(n_in, n_out)
+  tasks: dict[str, int]  # task -> rank of its task vector
+  total: int  # rank of the sum of all
+
+
+@dataclasses.dataclass
 class Results:
   """Everything that the comparison found."""
 
@@ -84,4 +95,5 @@ class Results:
   small_steps: list[results_lib.Rates]  # first seed, float64: distances to
   # multitask training at small learning rates, of task arithmetic (`gap`), of
   # the second-order merge (`left_by_correction`) and of linear response
+  ranks: list[Ranks]  # of the first seed, one a regime and matrix
   seconds: dict[str, float]  # wall time by part; differs from run to run

@@ -122,6 +122,18 @@ def test_the_fishers_images_are_a_random_choice(models, monkeypatch):
       assert np.any(np.all(images == one, axis=tuple(range(1, images.ndim))))
 
 
+def test_ranks_are_of_each_matrix_and_no_more_than_full(finished):
+  folder, results = finished
+  assert {one.regime for one in results.ranks} == set(results.num_epochs)
+  assert len(results.ranks) == 2 * len(results.num_epochs)  # widths (12, 8)
+  for one in results.ranks:
+    assert set(one.tasks) == {task.name for task in results.setting.tasks}
+    assert 0 < max(one.tasks.values()) <= one.full
+    assert 0 < one.total <= one.full
+    assert one.total <= sum(one.tasks.values())
+    assert one.leaf in (folder / 'report.html').read_text()
+
+
 def test_every_method_has_words():
   assert set(merging_words.METHODS) == set(merging_methods.METHODS)
 

@@ -85,6 +85,12 @@ def make_results(num_seeds: int) -> merging_results.Results:
           )
           for k in (2, 5)
       ],
+      ranks=[
+          merging_results.Ranks(
+              regime, 'layer_0/kernel', 8, {'digits': 3, 'faces': 2}, 5
+          )
+          for regime in ('exact', 'empirical')
+      ],
       seconds={'finetuning': 20.0, 'merging': 60.0},
   )
 
