@@ -48,8 +48,12 @@ from taskvec_jax.gradients import full_batch
 ALLOWED_SECONDS = 10.0  # of a second run, until it trains
 _COMPILER = '/jax/core/compile/backend_compile_duration'
 _CONFIGS = [
-    f'configs/{name}.py'
-    for name in ('ffn', 'vit_tiny', 'merging', 'atm', 'negation')
+    'configs/ffn.py',
+    'configs/vit_tiny.py',
+    'configs/merging.py',
+    'configs/atm.py',
+    'configs/negation.py',
+    'configs/vit_b32.py:packaged',
 ]
 _COMPILED_CONFIGS = ['configs/ffn.py', 'configs/vit_tiny.py']
 _PHASES = ('imports', 'tasks', 'base and heads', 'first step')
