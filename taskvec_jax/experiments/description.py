@@ -109,22 +109,33 @@ def length(config: config_lib.Config) -> str:
   )
 
 
-def describe_regimes(config: config_lib.Config) -> dict[str, str]:
-  """Returns each regime in one line."""
-  rule = config.empirical
-  until = length(config)
-  if config.published.finetuned:
-    return {'published': ', '.join(config.published.finetuned)}
+def update_rules(config: config_lib.Config) -> dict[str, str]:
+  """Returns each regime's rule in one line, without the run's length."""
   lines = {
       'exact': (
-          f'full-batch gradient descent with step size'
-          f' {config.learning_rate:g}, {until} {config.max_epochs} epochs'
+          'full-batch gradient descent with step size'
+          f' {config.learning_rate:g}'
       ),
-      'empirical': f'{update_rule(rule)}, {until} {rule.max_epochs} epochs',
+      'empirical': update_rule(config.empirical),
+  }
+  return {regime: lines[regime] for regime in config.regimes}
+
+
+def describe_regimes(config: config_lib.Config) -> dict[str, str]:
+  """Returns each regime in one line."""
+  if config.published.finetuned:
+    return {'published': ', '.join(config.published.finetuned)}
+  until, rule = length(config), config.empirical
+  lengths = {
+      'exact': f'{until} {config.max_epochs} epochs',
+      'empirical': f'{until} {rule.max_epochs} epochs',
   }
   if rule.task_epochs:
-    lines['empirical'] += f' ({", ".join(rule.task_epochs)})'
-  return {regime: lines[regime] for regime in config.regimes}
+    lengths['empirical'] += f' ({", ".join(rule.task_epochs)})'
+  return {
+      regime: f'{line}, {lengths[regime]}'
+      for regime, line in update_rules(config).items()
+  }
 
 
 def fewer_images(config: config_lib.Config) -> list[str]:

@@ -263,7 +263,7 @@ def _certificates(
 ):
   """Returns (4.2) and (4.6) at the end of a path; both above the gap.
 
-  None if the gap is no more than rounding.
+  There are none of a gap that is no more than rounding.
   """
   base_params, scaling = setting.base_params, setting.scaling
   numbers = {'learning_rate': learning_rate, 'num_epochs': len(path_norms)}

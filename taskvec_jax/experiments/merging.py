@@ -106,11 +106,10 @@ def _described(
 ) -> results_lib.Setting:
   """Returns the description of the main job, as it applies here."""
   found = description.describe(config, setting, eigenvalues, command)
-  lines = {}
-  for regime, line in found.regimes.items():
-    how, _, _ = line.partition(', until ')
-    epochs = merging_config.num_epochs(config, regime)
-    lines[regime] = f'{how}, {epochs} epochs'
+  lines = {
+      regime: f'{rule}, {merging_config.num_epochs(config, regime)} epochs'
+      for regime, rule in description.update_rules(config).items()
+  }
   said = description.fewer_images(config)
   if config.methods:
     missing = [m for m in merging_methods.METHODS if m not in config.methods]

@@ -264,29 +264,30 @@ def test_weights_for_other_images_are_refused_before_any_work(
   _assert_refused(config, tmp_path, sentence)
 
 
-def test_a_nan_in_finetuned_weights_is_found_before_any_work(
-    clip, tmp_path, no_images
+@pytest.mark.parametrize(
+    'name, changes_fn',
+    [
+        (
+            'vision_model.post_layernorm.bias',
+            lambda clip, other: {
+                'finetuned': (f'digits={clip}', f'faces={other}')
+            },
+        ),
+        (
+            'text_model.final_layer_norm.bias',
+            lambda clip, other: {'text_weights': str(other)},
+        ),
+    ],
+    ids=['finetuned', 'text_tower_of_its_own'],
+)
+def test_a_nan_in_other_weights_is_found_before_any_work(
+    clip, tmp_path, no_images, name, changes_fn
 ):
-  name = 'vision_model.post_layernorm.bias'
   other = _with_a_nan(clip, tmp_path / 'other', name)
   config = _config(
       clip,
       published=config_lib.Published(
-          weights=str(clip), finetuned=(f'digits={clip}', f'faces={other}')
-      ),
-  )
-  _assert_refused(config, tmp_path, f"{other}: tensor '{name}' has 1 values")
-
-
-def test_a_nan_in_a_text_tower_of_its_own_is_found_before_any_work(
-    clip, tmp_path, no_images
-):
-  name = 'text_model.final_layer_norm.bias'
-  other = _with_a_nan(clip, tmp_path / 'other', name)
-  config = _config(
-      clip,
-      published=config_lib.Published(
-          weights=str(clip), text_weights=str(other)
+          weights=str(clip), **changes_fn(clip, other)
       ),
   )
   _assert_refused(config, tmp_path, f"{other}: tensor '{name}' has 1 values")
