@@ -14,7 +14,6 @@ Errors are one sentence on standard error and exit status 2 (a wrong call) or 1
 """
 
 from collections.abc import Sequence
-import ctypes
 import dataclasses
 import datetime
 import importlib
@@ -31,6 +30,7 @@ from absl import logging
 import jax
 from ml_collections import config_flags
 
+from taskvec_jax import freed_memory
 from taskvec_jax.experiments import cache
 from taskvec_jax.experiments import config_values
 from taskvec_jax.gradients import full_batch
@@ -56,7 +56,6 @@ _EXPERIMENTS = {
 _CONFIG = config_flags.DEFINE_config_file(
     'config', None, 'Config file, such as configs/ffn.py.'
 )
-_M_MMAP_THRESHOLD = -3  # of malloc.h
 _INTERRUPTED = 130  # as shells count it
 
 _WORKDIR = flags.DEFINE_string(
@@ -118,7 +117,8 @@ def main(argv: Sequence[str]) -> None:
   # GPUs and TPUs multiply float32 matrices in fewer bits unless they are told.
   jax.config.update('jax_default_matmul_precision', 'highest')
   _use_compilation_cache()
-  _return_freed_memory()
+  # Kernels of ViT-B/32 have 2.25 MB; smaller ones are needed again at once.
+  freed_memory.give_back(2**21)
   # Hosts have clocks of their own.
   workdir = full_batch.text_from_first(
       lambda: _WORKDIR.value or _new_workdir(config.name)
@@ -166,17 +166,6 @@ def _use_compilation_cache() -> None:
   folder = cache.cache_folder() / 'xla'
   jax.config.update('jax_compilation_cache_dir', str(folder))
   jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)
-
-
-def _return_freed_memory() -> None:
-  """Has glibc give the memory of a freed array back, where there is glibc.
-
-  It keeps freed arrays of up to 32 MB for later ones, which rarely fit: a run
-  of ViT-B/32, with kernels of 2.25 MB, then holds nearly twice the memory that
-  it uses. Giving back smaller ones too costs small models a fifth of the time.
-  """
-  if sys.platform == 'linux' and hasattr(ctypes.CDLL(None), 'mallopt'):
-    ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, 2**21)
 
 
 def _check_config_path(argv: Sequence[str]) -> None:

@@ -22,6 +22,7 @@ from absl import flags
 from absl import logging
 import tqdm
 
+from taskvec_jax import freed_memory
 from taskvec_jax.merging import file_job
 from taskvec_jax.merging import file_merge
 from taskvec_jax.merging import recipe
@@ -81,6 +82,7 @@ def parse(argv: Sequence[str]) -> Sequence[str]:
 def main(argv: Sequence[str]) -> None:
   """Merges, or says what would be merged, or verifies."""
   del argv  # parse has refused anything that is no flag
+  freed_memory.give_back(2**23)  # slices have up to 4 MB, whole matrices more
   try:
     if _VERIFY.value is not None:
       _verify(pathlib.Path(_VERIFY.value))

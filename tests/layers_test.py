@@ -16,7 +16,7 @@ import pytest
 _ROOT = pathlib.Path(__file__).parents[1]
 
 _LAYERS = (  # lowest first
-    {'typing', 'tree'},
+    {'typing', 'tree', 'freed_memory'},
     {'tasks', 'task_vectors', 'checkpoints'},
     {'models'},
     {'gradients'},

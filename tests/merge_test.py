@@ -512,6 +512,7 @@ def peak_memory(folder, num_tasks, method, *numbers):
         ('ties', 1, 320, (256, 256)),
         # Of all methods the most, at a size at which it counts beside 64 MB.
         ('iso_cts', 2, 3, (768, 768)),
+        ('iso_cts', 2, 3, (768, 3072)),
     ],
 )
 def test_memory_does_not_grow_with_the_number_of_tensors(

@@ -11,14 +11,16 @@ addition in a second accumulator; devices are added by splitting each summand
 on a power-of-two grid common to all of them, so that the `psum` of the leading
 parts is exact whatever its order. The result is therefore the sum of the
 batches' own float values to about eps^2: it does not depend on how the
-examples were cut, beyond the rounding inside one batch.
+examples were cut, beyond the rounding inside one batch. Only `H v`, which
+enters predictions alone, is added up plainly: what that adds to its error,
+about sqrt(batches) eps, is not worth a copy of the parameters.
 
 Examples that do not fit on the devices come as a function that yields them in
 pieces, anew for every pass; the two accumulators go from piece to piece, so the
 sum is the same.
 
 Cost of a gradient: one forward and backward pass over the data, three copies
-of the parameters (two accumulators and one batch's gradient) and the
+of the parameters at most (two accumulators and one batch's gradient) and the
 activations of one batch. Nothing stores a gradient an example. This is the
 only file that knows of devices; `psum` comes after `grad`, never inside it. Of
 `shard_map`, from which today's JAX builds `pmap`, no more is needed than `pmap`
@@ -33,6 +35,7 @@ import functools
 import json
 import math
 from typing import Any
+from typing import NamedTuple
 
 import jax
 from jax import lax
@@ -54,6 +57,12 @@ _ERRORS = {
 # A tree with leaves [num_devices, num_batches, ...], or a function that yields
 # such trees one after the other.
 Batches = Any
+
+
+class _Plain(NamedTuple):
+  """What of a batch's summand is added up without a second accumulator."""
+
+  tree: Any
 
 
 def num_devices() -> int:
@@ -230,14 +239,18 @@ def exact_gradient_and_hvp(
 ) -> GradAndHvpFn:
   """Returns `(params, v) -> (grad L, H v)` in one jvp-of-grad pass.
 
-  Arguments and errors are those of `exact_value_and_grad`.
+  The gradient is exact; `H v` is added up over the batches plainly, to about
+  sqrt(batches) eps. Arguments and errors are those of `exact_value_and_grad`.
   """
   _check_num_examples(num_examples)
   sum_fn = jax.tree_util.Partial(_gradient_and_hvp, _as_tree(loss_sum))
   batches = place(batches)
-  return lambda params, v: exact_mean(
-      sum_fn, (params, v), batches, num_examples
-  )
+
+  def gradient_and_hvp(params: Params, v: Params) -> tuple[Params, Params]:
+    gradient, hvp = exact_mean(sum_fn, (params, v), batches, num_examples)
+    return gradient, hvp.tree
+
+  return gradient_and_hvp
 
 
 def _full_precision():
@@ -257,7 +270,10 @@ def _value_and_grad(loss_sum, params, batch):
 
 def _gradient_and_hvp(loss_sum, operands, batch):
   params, v = operands
-  return jax.jvp(lambda p: jax.grad(loss_sum)(p, batch), (params,), (v,))
+  gradient, hvp = jax.jvp(
+      lambda p: jax.grad(loss_sum)(p, batch), (params,), (v,)
+  )
+  return gradient, _Plain(hvp)
 
 
 def _two_sum(a: Array, b: Array) -> tuple[Array, Array]:
@@ -267,13 +283,17 @@ def _two_sum(a: Array, b: Array) -> tuple[Array, Array]:
   return total, (a - (total - b_part)) + (b - b_part)
 
 
-def _add(high: Array, low: Array, summand: Array) -> tuple[Array, Array]:
+def _add(high: Any, low: Array | None, summand: Any) -> tuple[Any, Any]:
+  if low is None:
+    return jax.tree.map(jnp.add, high, summand), None
   high, error = _two_sum(high, summand)
   return high, low + error
 
 
-def _split_sum(high: Array, low: Array) -> tuple[Array, Array]:
+def _split_sum(high: Any, low: Array | None) -> tuple[Any, Any]:
   """Sums a pair over the devices: exactly the leading part, then the rest."""
+  if low is None:
+    return lax.psum(high, _AXIS), None
   count = lax.psum(1, _AXIS)
   _, exponent = jnp.frexp(lax.pmax(jnp.abs(high), _AXIS))
   # Adding and taking away `grid` rounds to multiples of its last bit; it is at
@@ -291,16 +311,18 @@ def _pair(sum_fn, operands, batches):
 
 
 def _first_pair(sum_fn, operands, batches):
-  zeros = _zeros(sum_fn, operands, batches)
-  return _over_batches(sum_fn, operands, (zeros, zeros), batches)
-
-
-def _zeros(sum_fn, operands, batches):
   first = jax.tree.map(lambda x: x[0], batches)
-  return jax.tree.map(
+  zeros = jax.tree.map(
       lambda leaf: jnp.zeros(leaf.shape, leaf.dtype),
       jax.eval_shape(sum_fn, operands, first),
   )
+  # None stands where no second accumulator is kept.
+  low = jax.tree.map(
+      lambda node: None if isinstance(node, _Plain) else node,
+      zeros,
+      is_leaf=lambda node: isinstance(node, _Plain),
+  )
+  return _over_batches(sum_fn, operands, (zeros, low), batches)
 
 
 def _over_batches(sum_fn, operands, pair, batches):
@@ -310,7 +332,7 @@ def _over_batches(sum_fn, operands, pair, batches):
     # The barrier keeps a compiler from contracting the last product of the
     # summand with the addition (an FMA), which would break TwoSum.
     summand = lax.optimization_barrier(sum_fn(operands, batch))
-    return _unzip(jax.tree.map(_add, *pair, summand), summand), None
+    return _map_pair(_add, *pair, summand), None
 
   return lax.scan(step, pair, batches)[0]
 
@@ -319,14 +341,15 @@ def _over_devices(high, low):
   """Adds the devices' pairs."""
   if lax.psum(1, _AXIS) == 1:
     return high, low
-  return _unzip(jax.tree.map(_split_sum, high, low), high)
+  return _map_pair(_split_sum, high, low)
 
 
-def _unzip(pairs, like):
-  """Returns a pair of trees of a tree of pairs."""
-  return jax.tree.transpose(
-      jax.tree.structure(like), jax.tree.structure((0, 0)), pairs
-  )
+def _map_pair(fn, high, low, *trees):
+  """Returns the pair of `fn(high, low, ...)`, leaf by leaf of `low`."""
+  lows, structure = jax.tree.flatten(low, is_leaf=lambda node: node is None)
+  rest = map(structure.flatten_up_to, trees)
+  found = map(fn, structure.flatten_up_to(high), lows, *rest)
+  return tuple(map(structure.unflatten, zip(*found, strict=True)))
 
 
 def _streamed_pair(sum_fn, operands, pieces: Any):
@@ -356,9 +379,11 @@ def _mean(sum_fn, operands, num_examples, batches):
 
 
 def _mean_of_pair(pair, num_examples):
-  return jax.tree.map(
-      lambda hi, lo: (hi + lo) / jnp.asarray(num_examples, hi.dtype), *pair
-  )
+  def rounded(high, low):
+    return (high if low is None else jax.tree.map(jnp.add, high, low)), None
+
+  total, _ = _map_pair(rounded, *pair)
+  return jax.tree.map(lambda x: x / jnp.asarray(num_examples, x.dtype), total)
 
 
 _divide = jax.jit(_mean_of_pair)
@@ -371,7 +396,7 @@ def _as_it_is(batches):
 @functools.cache
 def _program(fn, num_shards: int, in_axes: Any = 0, out_axes=0, donate=()):
   """Returns `fn` as a program of the first devices; None: alike on all."""
-  return jax.pmap(
+  program = jax.pmap(
       fn,
       axis_name=_AXIS,
       in_axes=in_axes,
@@ -379,6 +404,28 @@ def _program(fn, num_shards: int, in_axes: Any = 0, out_axes=0, donate=()):
       donate_argnums=donate,
       devices=_devices(num_shards),
   )
+  options = _compiler_options()
+  if not options:
+    return program
+  return jax.jit(program, donate_argnums=donate, compiler_options=options)
+
+
+@functools.cache
+def _compiler_options() -> dict[str, str | bool]:
+  """Returns what makes a program hold few of a batch's derivatives at once."""
+  # The default order on CPUs, for concurrency, holds 1.3 copies of the
+  # parameters more and is no faster. `pmap` takes no options; `jit` around it
+  # does, where no other process has a part in its arrays.
+  if jax.default_backend() != 'cpu' or jax.process_count() > 1:
+    return {}
+  options: dict[str, str | bool] = {
+      'xla_cpu_scheduler_type': 'CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED'
+  }
+  try:
+    jax.jit(lambda: 0.0).lower().compile(compiler_options=options)
+  except jax.errors.JaxRuntimeError:
+    return {}  # an XLA that does not know the option: only memory differs
+  return options
 
 
 @functools.cache

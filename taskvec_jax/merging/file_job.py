@@ -138,8 +138,10 @@ def memory(job: Job) -> int:
   dtypes = {streams.vectors_dtype(job.inputs, item.name) for item in slices}
   itemsize = max((dtype.itemsize for dtype in dtypes), default=4)
   if job.method in slice_methods.ON_MATRICES:
-    # Task vectors, the result, and the parts of a decomposition.
-    return 2**25 + itemsize * (num_models + 8) * largest
+    # Base, task vectors, and what a decomposition takes of a square matrix;
+    # LAPACK's own (see spectra) takes more.
+    by_squares = itemsize == 4 and job.numbers['rank_tolerance'] is None
+    return 2**25 + itemsize * (num_models + (5 if by_squares else 8)) * largest
   # A slice that is read, one that is worked on, and what that takes.
   found = 2**23 + 6 * itemsize * num_models * largest
   if job.method in slice_methods.BY_THRESHOLDS:

@@ -40,6 +40,8 @@ from taskvec_jax.task_vectors import file_writing
 from taskvec_jax.task_vectors import files as files_lib
 from taskvec_jax.task_vectors import headers
 
+_NUM_BYTES_WAITING = 2**23  # that are written while the next are merged
+
 
 def merge(job: file_job.Job, *, progress: Callable[[int], Any]) -> None:
   """Writes the merged checkpoint.
@@ -163,6 +165,7 @@ def _merge_into(
           )
       del values  # or two slices would be held while the next is read
       yield found
+      del found  # and here, while the next is merged
 
   hashes = file_hashes.start(inputs.models)
   with contextlib.closing(merged()) as pieces:
@@ -200,6 +203,9 @@ def _write(
           if waiting:
             waiting.result()
           waiting = pool.submit(_put, stream, sha256, piece)
+          if piece.nbytes > _NUM_BYTES_WAITING:
+            waiting.result()
+          del piece
         if waiting:
           waiting.result()
       digests[file.name] = sha256.hexdigest()
@@ -226,6 +232,7 @@ def _pieces(
       piece = next(merged)
       num_left -= piece.size
       yield piece.view(np.uint8)
+      del piece
 
 
 def _put(stream, sha256, piece: np.ndarray) -> None:

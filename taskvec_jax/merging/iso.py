@@ -27,8 +27,8 @@ because what the projection leaves of a task inside the common space is rounding
 and would be its own measure. The number of tasks' triples never exceeds r,
 where rounding up would. A sum of zeros gives zeros.
 
-Cost: a singular value decomposition a matrix for Iso-C; T more and two of
-`[n, r]` for Iso-CTS.
+Cost: a decomposition a matrix for Iso-C; T more and two of `[n, r]` for
+Iso-CTS.
 
 Source: Marczak et al., "No Task Left Behind: Isotropic Model Merging with
 Common and Task-Specific Subspaces", arXiv:2502.04959.
@@ -94,43 +94,46 @@ def iso_cts(
 
 
 def iso_c_matrix(stack: np.ndarray, tolerance: float) -> np.ndarray:
-  """Returns `s_bar U V'` `[n_in, n_out]` of `stack [T, n_in, n_out]`."""
-  total = spectra.svd(np.sum(stack, axis=0), tolerance=tolerance)
-  merged = total.left @ total.right
-  merged *= _mean(total.values)
+  """Returns `s_bar U V'` `[n_in, n_out]` of `stack [T, n_in, n_out]`.
+
+  The stack is overwritten.
+  """
+  total = stack[0]
+  for matrix in stack[1:]:
+    total += matrix
+  merged, values = spectra.polar(total, tolerance=tolerance)
+  merged *= _mean(values)
   return merged
 
 
 def iso_cts_matrix(
     stack: np.ndarray, tolerance: float, *, common_fraction: float
 ) -> np.ndarray:
-  """Returns `s_bar polar(U) polar(V)'` of `stack [T, n_in, n_out]`."""
+  """Returns `s_bar polar(U) polar(V)'` of `stack [T, n_in, n_out]`.
+
+  The stack is overwritten.
+  """
   num_common, num_own = allocation(
       min(stack.shape[1:]), len(stack), common_fraction=common_fraction
   )
   if num_own == 0:
     return iso_c_matrix(stack, tolerance)
-  parts = [
-      spectra.truncated(
-          spectra.svd(np.sum(stack, axis=0), tolerance=tolerance),
-          num_common,
-      )
-  ]
-  common = parts[0].left
-  for matrix in stack:
-    outside = common @ (common.T @ matrix)
-    np.subtract(matrix, outside, out=outside)
-    own = spectra.svd(
-        outside,
-        tolerance=tolerance,
-        scale=spectra.norm(matrix),
+
+  def parts():
+    common = spectra.svd(
+        np.sum(stack, axis=0), tolerance=tolerance, most=num_common
     )
-    parts.append(spectra.truncated(own, num_own))
-    del outside, own
-  left, values, right = spectra.concatenated(parts)
-  del parts, common
-  left = spectra.polar(left, tolerance=tolerance)
-  right = spectra.polar(right, tolerance=tolerance)
+    yield common
+    for matrix in stack:
+      norm = spectra.norm(matrix)
+      inside = common.left.T @ matrix
+      for rows in spectra.blocks(len(matrix)):
+        matrix[rows] -= common.left[rows] @ inside
+      yield spectra.svd(matrix, tolerance=tolerance, scale=norm, most=num_own)
+
+  left, values, right = spectra.concatenated(parts(), stack)
+  left, _ = spectra.polar(left, tolerance=tolerance)
+  right, _ = spectra.polar(right, tolerance=tolerance)
   merged = left @ right
   merged *= _mean(values)
   return merged

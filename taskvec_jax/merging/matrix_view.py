@@ -95,14 +95,16 @@ def merged_leaf(
   """Returns `matrix_fn` of one whole leaf's matrix, in the leaf's shape.
 
   Args:
-    matrix_fn: `[T, n_in, n_out]` -> `[n_in, n_out]`.
+    matrix_fn: `[T, n_in, n_out]` -> `[n_in, n_out]`; may overwrite what it is
+      given.
     name: the leaf's path, keys joined by '/'.
-    stack: `[T, *shape]`.
+    stack: `[T, *shape]`; is overwritten, unless it is read-only.
   """
   view = matrix_shape(name, stack.shape[1:])
   if view is None:
     return averaging.mean(stack)
-  result = matrix_fn(np.asarray(stack).reshape(len(stack), *view))
+  matrices = np.require(stack, requirements='W')
+  result = matrix_fn(matrices.reshape(len(stack), *view))
   return result.reshape(stack.shape[1:])
 
 

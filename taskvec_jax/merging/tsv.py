@@ -20,7 +20,7 @@ singular values than there are tasks, k = 0, is averaged; the implementation
 gives zeros. It also averages the leaf that is called text_projection; here
 every matrix is decomposed. One task gives its own task vector.
 
-Cost: a singular value decomposition a task and matrix, two of `[n, k T]`.
+Cost: a decomposition a task and matrix, two of `[n, k T]`.
 
 Source: Gargiulo et al., "Task Singular Vectors: Reducing Task Interference in
 Model Merging", arXiv:2412.00081.
@@ -57,17 +57,21 @@ def tsv_m(
 
 
 def tsv_m_matrix(stack: np.ndarray, tolerance: float) -> np.ndarray:
-  """Returns `U* S V*'` `[n_in, n_out]` of `stack [T, n_in, n_out]`."""
+  """Returns `U* S V*'` `[n_in, n_out]` of `stack [T, n_in, n_out]`.
+
+  The stack is overwritten.
+  """
   num_kept = min(stack.shape[1:]) // len(stack)
   if num_kept == 0:
     return np.mean(stack, axis=0)
   left, values, right = spectra.concatenated(
-      [
-          spectra.truncated(spectra.svd(matrix, tolerance=tolerance), num_kept)
+      (
+          spectra.svd(matrix, tolerance=tolerance, most=num_kept)
           for matrix in stack
-      ]
+      ),
+      stack,
   )
-  left = spectra.polar(left, tolerance=tolerance)
-  right = spectra.polar(right, tolerance=tolerance)
+  left, _ = spectra.polar(left, tolerance=tolerance)
+  right, _ = spectra.polar(right, tolerance=tolerance)
   left *= values
   return left @ right

@@ -14,8 +14,8 @@ full batch or one mini-batch.
 
 One forward-over-reverse pass a task and step gives `g_t` and `H_t R_t`
 together, at the cost of two to three gradients: no Hessian is formed and no
-trajectory is stored. The arrays of the loop peak at T + 8 copies of the
-parameters.
+trajectory is stored. The loop keeps T + 4 copies of the parameters, and peaks
+below T + 8 (`python -m benchmarks.memory`).
 
 Source: Zhou et al., "On Task Vectors and Gradients", arXiv:2508.16082; the
 form along the multitask path is derived in docs/theory.md.
@@ -24,6 +24,7 @@ form along the multitask path is derived in docs/theory.md.
 from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Mapping
+import dataclasses
 from typing import NamedTuple
 
 from taskvec_jax import tree
@@ -38,6 +39,15 @@ class CorrectionState(NamedTuple):
   params: Params  # theta_MT^(e)
   correction: Params  # C_e
   drift: dict[str, Params]  # R_t^(e), task name -> tree
+
+
+@dataclasses.dataclass
+class Loop:
+  """What a step replaces in place, or old trees would outlive their use."""
+
+  params: Params  # theta_MT^(e)
+  total: Params  # C_e, or Delta_e in `response`
+  drift: dict[str, Params]  # R_t^(e), or D_t^(e)
 
 
 def corrections(
@@ -59,18 +69,17 @@ def corrections(
       over. None starts at `theta_0`.
   """
   if state is None:
-    state = _initial(base_params, scaling)
+    loop = start(base_params, scaling)
+    state = CorrectionState(0, loop.params, loop.total, loop.drift)
+    del loop
   for step, fns in enumerate(fns_by_step):
     if step >= state.step:
       # A copy: the caller may keep the state that was yielded before.
-      drift = dict(state.drift)
-      params, correction = state.params, state.correction
-      del state  # its drifts go one by one, unless the caller keeps it
-      params, correction = _advance(
-          params, correction, drift, fns, scaling, learning_rate
-      )
-      state = CorrectionState(step + 1, params, correction, drift)
-      del params, correction, drift
+      loop = Loop(state.params, state.correction, dict(state.drift))
+      del state  # its trees go one by one, unless the caller keeps it
+      _advance(loop, fns, scaling, learning_rate)
+      state = CorrectionState(step + 1, loop.params, loop.total, loop.drift)
+      del loop
       yield state
 
 
@@ -95,12 +104,10 @@ def second_order_correction(
     ValueError: the tasks differ, or eta or k make no sense.
   """
   check_arguments(grad_and_hvp_fns, scaling, learning_rate, num_epochs)
-  _, params, correction, drift = _initial(base_params, scaling)
+  loop = start(base_params, scaling)
   for _ in range(num_epochs):
-    params, correction = _advance(
-        params, correction, drift, grad_and_hvp_fns, scaling, learning_rate
-    )
-  return correction
+    _advance(loop, grad_and_hvp_fns, scaling, learning_rate)
+  return loop.total
 
 
 def base_correction(
@@ -120,12 +127,10 @@ def base_correction(
   check_arguments(grad_and_hvp_fns, scaling, 1.0, num_epochs)
   # The drift after one step is r_t^(0), whatever the step size: it is measured
   # in gradients. A second pass at the same point multiplies it by H_t.
-  _, params, correction, drift = _initial(base_params, scaling)
+  loop = start(base_params, scaling)
   for _ in range(2):
-    _, correction = _advance(
-        params, correction, drift, grad_and_hvp_fns, scaling, 0.0
-    )
-  return tree.scale(num_epochs * (num_epochs - 1) / 2, correction)
+    _advance(loop, grad_and_hvp_fns, scaling, 0.0)
+  return tree.scale(num_epochs * (num_epochs - 1) / 2, loop.total)
 
 
 def corrected_merge(
@@ -153,30 +158,27 @@ def check_arguments(
     raise ValueError(f'num_epochs must be at least 1 but is {num_epochs}.')
 
 
-def _initial(
-    base_params: Params, scaling: Mapping[str, float]
-) -> CorrectionState:
+def start(base_params: Params, scaling: Mapping[str, float]) -> Loop:
+  """Returns the loop before its first step."""
   zeros = tree.zeros_like(base_params)
-  return CorrectionState(0, base_params, zeros, dict.fromkeys(scaling, zeros))
+  return Loop(base_params, zeros, dict.fromkeys(scaling, zeros))
 
 
 def _advance(
-    params: Params,
-    correction: Params,
-    drift: dict[str, Params],
+    loop: Loop,
     fns: Mapping[str, GradAndHvpFn],
     scaling: Mapping[str, float],
     learning_rate: float,
-) -> tuple[Params, Params]:
-  """Returns the next parameters and correction; changes `drift` in place."""
-  multitask_gradient = tree.zeros_like(params)  # sum_t alpha_t g_t^(e)
+) -> None:
+  """Takes the loop a step further."""
+  drift = loop.drift
+  multitask_gradient = tree.zeros_like(loop.params)  # sum_t alpha_t g_t^(e)
   for task, alpha in scaling.items():
-    gradient, hvp = fns[task](params, drift[task])
+    gradient, hvp = fns[task](loop.params, drift[task])
     multitask_gradient = tree.add_scale(multitask_gradient, alpha, gradient)
-    correction = tree.add_scale(correction, -alpha, hvp)
+    loop.total = tree.add_scale(loop.total, -alpha, hvp)
     drift[task] = tree.add_scale(drift[task], -1.0, gradient)
     del gradient, hvp  # or they would be a part of the next task's peak
-  for task in drift:
+  for task in scaling:
     drift[task] = tree.add_scale(drift[task], 1.0, multitask_gradient)
-  params = tree.add_scale(params, -learning_rate, multitask_gradient)
-  return params, correction
+  loop.params = tree.add_scale(loop.params, -learning_rate, multitask_gradient)

@@ -13,8 +13,8 @@ predicts `theta_TA - theta_MT`. It is exact for quadratic losses at every eta
 and k; what it leaves is quadratic in the drift. It needs
 `eta lambda_max < 2`. Mini-batches are the same loop, as in `correction`.
 
-One jvp-of-grad pass a task and step, two to three gradients; arrays peak at
-T + 8 copies of the parameters.
+One jvp-of-grad pass a task and step, two to three gradients; below T + 8 copies
+of the parameters.
 
 Source: derived for this project, docs/theory.md (3.7).
 """
@@ -53,18 +53,17 @@ def responses(
   Arguments are those of `correction.corrections`.
   """
   if state is None:
-    state = _initial(base_params, scaling)
+    loop = correction.start(base_params, scaling)
+    state = ResponseState(0, loop.params, loop.total, loop.drift)
+    del loop
   for step, fns in enumerate(fns_by_step):
     if step >= state.step:
       # A copy: the caller may keep the state that was yielded before.
-      drift = dict(state.drift)
-      params, response = state.params, state.response
-      del state  # its drifts go one by one, unless the caller keeps it
-      params, response = _advance(
-          params, response, drift, fns, scaling, learning_rate
-      )
-      state = ResponseState(step + 1, params, response, drift)
-      del params, response, drift
+      loop = correction.Loop(state.params, state.response, dict(state.drift))
+      del state  # its trees go one by one, unless the caller keeps it
+      _advance(loop, fns, scaling, learning_rate)
+      state = ResponseState(step + 1, loop.params, loop.total, loop.drift)
+      del loop
       yield state
 
 
@@ -85,12 +84,10 @@ def linear_response(
   correction.check_arguments(
       grad_and_hvp_fns, scaling, learning_rate, num_epochs
   )
-  _, params, response, drift = _initial(base_params, scaling)
+  loop = correction.start(base_params, scaling)
   for _ in range(num_epochs):
-    params, response = _advance(
-        params, response, drift, grad_and_hvp_fns, scaling, learning_rate
-    )
-  return response
+    _advance(loop, grad_and_hvp_fns, scaling, learning_rate)
+  return loop.total
 
 
 def indicator(
@@ -114,32 +111,23 @@ def indicator(
   return float(tree.norm(remainder)) / size if size else float('nan')
 
 
-def _initial(
-    base_params: Params, scaling: Mapping[str, float]
-) -> ResponseState:
-  zeros = tree.zeros_like(base_params)
-  return ResponseState(0, base_params, zeros, dict.fromkeys(scaling, zeros))
-
-
 def _advance(
-    params: Params,
-    response: Params,
-    drift: dict[str, Params],
+    loop: correction.Loop,
     fns: Mapping[str, GradAndHvpFn],
     scaling: Mapping[str, float],
     learning_rate: float,
-) -> tuple[Params, Params]:
-  """Returns the next parameters and response; changes `drift` in place."""
-  multitask_gradient = tree.zeros_like(params)  # sum_t alpha_t g_t^(e)
+) -> None:
+  """Takes the loop a step further."""
+  drift = loop.drift
+  multitask_gradient = tree.zeros_like(loop.params)  # sum_t alpha_t g_t^(e)
   for task, alpha in scaling.items():
-    gradient, hvp = fns[task](params, drift[task])
+    gradient, hvp = fns[task](loop.params, drift[task])
     multitask_gradient = tree.add_scale(multitask_gradient, alpha, gradient)
     drift[task] = tree.add_scale(drift[task], -learning_rate, gradient)
     del gradient  # or it would be a part of the peak
-    response = tree.add_scale(response, -learning_rate * alpha, hvp)
+    loop.total = tree.add_scale(loop.total, -learning_rate * alpha, hvp)
     drift[task] = tree.add_scale(drift[task], -learning_rate, hvp)
     del hvp
-  for task in drift:
+  for task in scaling:
     drift[task] = tree.add_scale(drift[task], learning_rate, multitask_gradient)
-  params = tree.add_scale(params, -learning_rate, multitask_gradient)
-  return params, response
+  loop.params = tree.add_scale(loop.params, -learning_rate, multitask_gradient)

@@ -224,7 +224,7 @@ def low_rank(task_vector: Params, rank: int) -> Params:
   """Returns the task vector, each matrix cut to its `rank` largest triples."""
 
   def cut(stack, tolerance):
-    parts = spectra.truncated(spectra.svd(stack[0], tolerance=tolerance), rank)
+    parts = spectra.svd(stack[0], tolerance=tolerance, most=rank)
     return (parts.left * parts.values) @ parts.right
 
   return matrix_view.merged(cut, {'task': task_vector})

@@ -21,13 +21,14 @@ def quadratics(num_tasks):
     'second_order_fn',
     [correction.second_order_correction, response.linear_response],
 )
-def test_a_second_order_term_holds_at_most_T_plus_8_copies(
+def test_a_second_order_term_holds_at_most_T_plus_7_copies(
     second_order_fn, num_tasks
 ):
   params, fns = quadratics(num_tasks)
   copies = memory.peak_array_copies(second_order_fn, params, fns, num_epochs=4)
   # T drifts, theta_0, theta_MT, C and the multitask gradient are needed.
-  assert num_tasks + 4 <= copies <= num_tasks + memory.ALLOWED
+  # A pass adds two trees, and each step of the arithmetic one.
+  assert num_tasks + 4 <= copies <= num_tasks + 7 < num_tasks + memory.ALLOWED
 
 
 def test_the_count_sees_every_copy_that_is_kept():
