@@ -19,11 +19,6 @@ Job = job_lib.Job[config_lib.Config]
 
 def add(job: Job, seed: int, found: results_lib.Results) -> None:
   """Adds all finetuning runs of one seed, and what they lead to."""
-  found.accuracies += job.once(
-      f'base-{seed}',
-      list[results_lib.Accuracy],
-      lambda: [accuracy.base_accuracy(job.setting_fn(seed), seed=seed)],
-  )
   if job.config.published.finetuned:
     models = [
         job.once(
@@ -38,6 +33,11 @@ def add(job: Job, seed: int, found: results_lib.Results) -> None:
       runs, compared = _regime(job, seed, regime)
       found.finetuning += runs
       models += compared
+  found.accuracies += job.once(
+      f'base-{seed}',
+      list[results_lib.Accuracy],
+      lambda: [accuracy.base_accuracy(job.setting_fn(seed), seed=seed)],
+  )
   for one in models:
     found.accuracies += one.accuracies
     found.similarities.append(one.similarity)

@@ -39,6 +39,7 @@ from typing import NamedTuple
 
 import jax
 from jax import lax
+from jax import sharding
 import jax.numpy as jnp
 import numpy as np
 
@@ -192,8 +193,10 @@ def exact_mean(
   """
   if callable(batches):
     return _divide(exact_pair(sum_fn, operands, batches), num_examples)
+  count = _num_shards(batches)
+  operands = _on_each(operands, count)
   with _full_precision():
-    mean = _program(_mean, _num_shards(batches), (None, None, None, 0), None)
+    mean = _program(_mean, count, (None, None, None, 0), None)
     return mean(_as_tree(sum_fn), operands, num_examples, batches)
 
 
@@ -204,8 +207,9 @@ def exact_pair(
   with _full_precision():
     if callable(batches):
       return _streamed_pair(_as_tree(sum_fn), operands, batches())
-    pair = _program(_pair, _num_shards(batches), (None, None, 0), None)
-    return pair(_as_tree(sum_fn), operands, batches)
+    count = _num_shards(batches)
+    pair = _program(_pair, count, (None, None, 0), None)
+    return pair(_as_tree(sum_fn), _on_each(operands, count), batches)
 
 
 def exact_value_and_grad(
@@ -314,7 +318,7 @@ def _first_pair(sum_fn, operands, batches):
   first = jax.tree.map(lambda x: x[0], batches)
   zeros = jax.tree.map(
       lambda leaf: jnp.zeros(leaf.shape, leaf.dtype),
-      jax.eval_shape(sum_fn, operands, first),
+      jax.eval_shape(_summand, sum_fn, operands, first),
   )
   # None stands where no second accumulator is kept.
   low = jax.tree.map(
@@ -325,13 +329,19 @@ def _first_pair(sum_fn, operands, batches):
   return _over_batches(sum_fn, operands, (zeros, low), batches)
 
 
+@functools.partial(jax.jit, inline=True)
+def _summand(sum_fn, operands, batch):
+  """Is `sum_fn`, traced once for its shapes and its program."""
+  return sum_fn(operands, batch)
+
+
 def _over_batches(sum_fn, operands, pair, batches):
   """Adds one device's batches to a pair, one after the other."""
 
   def step(pair, batch):
     # The barrier keeps a compiler from contracting the last product of the
     # summand with the addition (an FMA), which would break TwoSum.
-    summand = lax.optimization_barrier(sum_fn(operands, batch))
+    summand = lax.optimization_barrier(_summand(sum_fn, operands, batch))
     return _map_pair(_add, *pair, summand), None
 
   return lax.scan(step, pair, batches)[0]
@@ -357,6 +367,7 @@ def _streamed_pair(sum_fn, operands, pieces: Any):
   pair = None
   for piece in pieces:
     count = _num_shards(piece)
+    operands = _on_each(operands, count)
     if pair is None:
       start = _program(_first_pair, count, (None, None, 0))
       pair = start(sum_fn, operands, piece)
@@ -408,6 +419,29 @@ def _program(fn, num_shards: int, in_axes: Any = 0, out_axes=0, donate=()):
   if not options:
     return program
   return jax.jit(program, donate_argnums=donate, compiler_options=options)
+
+
+def _on_each(tree, num_shards: int):
+  """Returns a tree as programs return theirs, the same on all devices.
+
+  A program is compiled anew for arrays that lie elsewhere: the first gradient
+  of a run, at parameters fresh from the host, would have one of its own.
+  """
+  if jax.process_count() > 1:
+    return tree
+  everywhere = _everywhere(num_shards)
+  lies_there = [
+      getattr(leaf, 'sharding', None) == everywhere
+      for leaf in jax.tree.leaves(tree)
+  ]
+  # Looking costs a thirtieth of asking for it.
+  return tree if all(lies_there) else jax.device_put(tree, everywhere)
+
+
+@functools.cache
+def _everywhere(num_shards: int) -> sharding.NamedSharding:
+  mesh = sharding.Mesh(np.array(_devices(num_shards)), (_AXIS,))
+  return sharding.NamedSharding(mesh, sharding.PartitionSpec())
 
 
 @functools.cache
