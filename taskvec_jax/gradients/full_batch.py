@@ -447,9 +447,9 @@ def _everywhere(num_shards: int) -> sharding.NamedSharding:
 @functools.cache
 def _compiler_options() -> dict[str, str | bool]:
   """Returns what makes a program hold few of a batch's derivatives at once."""
-  # The default order on CPUs, for concurrency, holds 1.3 copies of the
-  # parameters more and is no faster. `pmap` takes no options; `jit` around it
-  # does, where no other process has a part in its arrays.
+  # The default order on CPUs, for concurrency, holds a copy of the parameters
+  # more and is no faster. `pmap` takes no options; `jit` around it does, where
+  # no other process has a part in its arrays.
   if jax.default_backend() != 'cpu' or jax.process_count() > 1:
     return {}
   options: dict[str, str | bool] = {
