@@ -12,6 +12,7 @@ from typing import NamedTuple
 from taskvec_jax.merging import recipe as recipe_lib
 from taskvec_jax.merging import slice_merging
 from taskvec_jax.merging import slice_methods
+from taskvec_jax.merging import spectra
 from taskvec_jax.merging import streams
 from taskvec_jax.task_vectors import file_writing
 from taskvec_jax.task_vectors import files as files_lib
@@ -140,7 +141,11 @@ def memory(job: Job) -> int:
   if job.method in slice_methods.ON_MATRICES:
     # Base, task vectors, and what a decomposition takes of a square matrix;
     # LAPACK's own (see spectra) takes more.
-    by_squares = itemsize == 4 and job.numbers['rank_tolerance'] is None
+    tolerance = job.numbers['rank_tolerance']
+    by_squares = all(
+        spectra.squares_resolve(dtype, spectra.tolerance_of(dtype, tolerance))
+        for dtype in dtypes
+    )
     return 2**25 + itemsize * (num_models + (5 if by_squares else 8)) * largest
   # A slice that is read, one that is worked on, and what that takes.
   found = 2**23 + 6 * itemsize * num_models * largest

@@ -67,7 +67,7 @@ def svd(
     scale: None for `s_1`, the matrix's own norm.
     most: None for all.
   """
-  if not _squares_resolve(matrix, tolerance):
+  if not squares_resolve(matrix.dtype, tolerance):
     left, values, right = _lapack(matrix)
     kept = slice(_rank(values, tolerance, scale, most))
     # Copies, or views would hold the rest.
@@ -116,7 +116,7 @@ def polar(
   """
   if not matrix.size:
     return matrix, np.zeros(0, matrix.dtype)
-  if not _squares_resolve(matrix, tolerance):
+  if not squares_resolve(matrix.dtype, tolerance):
     parts = svd(matrix, tolerance=tolerance)
     return parts.left @ parts.right, parts.values
   wide = _wide(matrix)
@@ -129,7 +129,7 @@ def polar(
 
 def rank(matrix: np.ndarray, *, tolerance: float) -> int:
   """Returns the number of singular values above `tolerance s_1`."""
-  if _squares_resolve(matrix, tolerance):
+  if squares_resolve(matrix.dtype, tolerance):
     return _rank(_values(_wide(matrix)), tolerance)
   values = np.asarray(linalg.svdvals(matrix, check_finite=False))
   return _rank(values, tolerance)
@@ -138,9 +138,17 @@ def rank(matrix: np.ndarray, *, tolerance: float) -> int:
 def norm(matrix: np.ndarray) -> float:
   """Returns the largest singular value, from the smaller Gram matrix.
 
-  Less work than all values; in float64, because it squares them.
+  Less work than a decomposition; in float64, because it squares the values.
   """
   return float(_values(_wide(matrix))[0])
+
+
+def squares_resolve(dtype: np.dtype, tolerance: float) -> bool:
+  """Returns whether a matrix goes by its Gram matrix, not by LAPACK's way.
+
+  It does if float64 tells the squares of all values from rounding.
+  """
+  return dtype == np.float32 and tolerance >= _FLOAT32_TOLERANCE
 
 
 def blocks(size: int) -> list[slice]:
@@ -177,11 +185,6 @@ def check_tolerance(rank_tolerance: float | None) -> None:
     )
 
 
-def _squares_resolve(matrix: np.ndarray, tolerance: float) -> bool:
-  """Returns whether float64 tells the squares of all values from rounding."""
-  return matrix.dtype == np.float32 and tolerance >= _FLOAT32_TOLERANCE
-
-
 def _lapack(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
   try:
     return linalg.svd(matrix, full_matrices=False, check_finite=False)
@@ -200,6 +203,7 @@ def _gram_parts(
 ) -> tuple[np.ndarray, np.ndarray]:
   """Returns s `[rank]` and U `[n, rank]` in float64, the smallest first."""
   # First how many: vectors of the null space are slow to find, and in the way.
+  # The Gram matrix is made again, since a copy would double what is held.
   found = _rank(_values(wide), tolerance, scale, most)
   size = len(wide)
   if not found:
