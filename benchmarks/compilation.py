@@ -324,11 +324,13 @@ def main() -> int:
   if arguments.output:
     figures.write(
         arguments.output,
-        {
-            'allowed_seconds': ALLOWED_SECONDS,
-            'passes': compiled,
-            'starts': starts,
-        },
+        {'passes': compiled, 'starts': starts},
+        goals={'most_seconds_of_a_second_run': ALLOWED_SECONDS},
+        missed=[
+            f'{start.config} starts after {start.seconds.median:.1f} s'
+            for start in starts
+            if not passes(start)
+        ],
     )
   return 0 if all(map(passes, starts)) else 1
 

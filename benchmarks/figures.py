@@ -1,5 +1,6 @@
-"""The JSON file of a benchmark: what it found, and on which machine."""
+"""The JSON file of a benchmark: figures, goals, and on which machine."""
 
+from collections.abc import Sequence
 import datetime
 import json
 import os
@@ -10,12 +11,21 @@ from typing import Any
 import jax
 
 
-def write(path: str | os.PathLike, found: dict[str, Any]) -> None:
-  """Writes what was found beside the machine, versions and date.
+def write(
+    path: str | os.PathLike,
+    found: dict[str, Any],
+    *,
+    goals: dict[str, float],
+    missed: Sequence[str] = (),
+) -> None:
+  """Writes what was found beside its goals, the machine, versions and date.
 
   Args:
     path: the file.
     found: figures by name; NamedTuples, also within lists, become objects.
+    goals: what the figures are compared with.
+    missed: a sentence for each goal that is missed, with what stands in the way
+      where the same run measured it.
   """
   report = {
       'date': datetime.date.today().isoformat(),
@@ -26,6 +36,8 @@ def write(path: str | os.PathLike, found: dict[str, Any]) -> None:
           'jax': jax.__version__,
           'python': platform.python_version(),
       },
+      'goals': goals,
+      'missed': missed,
       **found,
   }
   text = json.dumps(_plain(report), indent=1)

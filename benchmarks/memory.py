@@ -306,10 +306,17 @@ def main() -> int:
           peaks.append(peak)
           print(_row(peak), flush=True)
   if arguments.output:
-    found = [
-        peak._asdict() | {'allowed': peak.num_tasks + ALLOWED} for peak in peaks
-    ]
-    figures.write(arguments.output, {'peaks': found})
+    figures.write(
+        arguments.output,
+        {'peaks': peaks},
+        goals={'most_copies_beside_one_a_task': ALLOWED},
+        missed=[
+            f'{peak.function}, {peak.model}, {peak.num_tasks} tasks:'
+            f' {peak.arrays} copies as arrays, {peak.resident:.2f} resident'
+            for peak in peaks
+            if not passes(peak)
+        ],
+    )
   return 0 if all(map(passes, peaks)) else 1
 
 

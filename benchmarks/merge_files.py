@@ -233,6 +233,12 @@ def main() -> int:
             'num_bytes': num_bytes,
             'commands': found,
         },
+        goals=ALLOWED,
+        missed=[
+            f'{turns.command}: {turns.ratio:.2f} times the floor'
+            for turns in found
+            if not passes(turns)
+        ],
     )
   return 0 if all(map(passes, found)) else 1
 

@@ -212,7 +212,7 @@ def main() -> int:
       print(_row(row), flush=True)
     found += rows
   if arguments.output:
-    figures.write(arguments.output, {'bandwidths': found})
+    figures.write(arguments.output, {'bandwidths': found}, goals={})
   return 0
 
 

@@ -510,8 +510,9 @@ def peak_memory(folder, num_tasks, method, *numbers):
     [
         ('task_arithmetic', 1, 320, (256, 256)),
         ('ties', 1, 320, (256, 256)),
-        # Of all methods the most, at a size at which it counts beside 64 MB.
-        ('iso_cts', 2, 3, (768, 768)),
+        # Of all methods the most, at sizes that count beside the 64 MB.
+        ('tsv_m', 2, 1, (1536, 1536)),
+        ('iso_cts', 2, 1, (1536, 1536)),
         ('iso_cts', 2, 3, (768, 3072)),
     ],
 )

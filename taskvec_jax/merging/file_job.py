@@ -138,20 +138,21 @@ def memory(job: Job) -> int:
   largest = max((item.size for item in slices), default=0)
   dtypes = {streams.vectors_dtype(job.inputs, item.name) for item in slices}
   itemsize = max((dtype.itemsize for dtype in dtypes), default=4)
-  if job.method in slice_methods.ON_MATRICES:
-    # Base, task vectors, and what a decomposition takes of a square matrix;
-    # LAPACK's own (see spectra) takes more.
-    tolerance = job.numbers['rank_tolerance']
-    by_squares = all(
-        spectra.squares_resolve(dtype, spectra.tolerance_of(dtype, tolerance))
-        for dtype in dtypes
-    )
-    return 2**25 + itemsize * (num_models + (5 if by_squares else 8)) * largest
   # A slice that is read, one that is worked on, and what that takes.
   found = 2**23 + 6 * itemsize * num_models * largest
   if job.method in slice_methods.BY_THRESHOLDS:
     # What is held, and counts: breadcrumbs' of two thresholds a task.
     found += slice_merging.NUM_BYTES_HELD + 2 * 2**17 * itemsize * num_models
+  if job.method in slice_methods.ON_MATRICES:
+    # Copies of a square matrix: see spectra, and LAPACK's own way.
+    tolerance = job.numbers['rank_tolerance']
+    by_squares = all(
+        spectra.squares_resolve(dtype, spectra.tolerance_of(dtype, tolerance))
+        for dtype in dtypes
+    )
+    tensors = job.inputs.base.tensors
+    largest = max((tensors[item.name].size for item in slices), default=0)
+    found += 2**24 + itemsize * (3 if by_squares else 7) * largest
   return found
 
 

@@ -11,8 +11,9 @@ hashed as they are read, in the first pass and again in the last of several, and
 their sizes and times are looked at before and after: a file that changes in
 between is an error.
 
-Memory: a few slices of (T + 1) n elements, about 2^20; a method on whole
-matrices holds T + 1 copies of the largest and what its decompositions need.
+Memory: a few slices of (T + 1) n elements, about 2^20; for methods on whole
+matrices three copies of the largest in float32 too. Matrices that wait lie in
+files without a name in the hidden folder.
 """
 
 from collections.abc import Callable
@@ -24,6 +25,7 @@ import hashlib
 import os
 import pathlib
 import shutil
+import tempfile
 from typing import Any
 
 import numpy as np
@@ -142,13 +144,10 @@ def _merge_into(
       yield item, values.vectors
 
   survey_hashes = file_hashes.start(inputs.models)
-  survey = _survey(job, slices, survey_vectors)
+  scratch = folder or pathlib.Path(tempfile.gettempdir())
+  survey = _survey(job, slices, survey_vectors, scratch)
   method = slice_methods.METHODS[job.method]
   merge_fn = method.prepare(survey, job.numbers)
-  if file_job.num_passes(job) > 1:
-    before = file_hashes.finish(survey_hashes)
-  else:
-    before = {}
 
   def merged():
     for item, values in read(slices, hashes):
@@ -171,6 +170,8 @@ def _merge_into(
   with contextlib.closing(merged()) as pieces:
     written = _write(folder, inputs.base, pieces)
   digests = file_hashes.finish(hashes)
+  surveyed = file_job.num_passes(job) > 1
+  before = file_hashes.finish(survey_hashes) if surveyed else {}
   for file, digest in before.items():
     if digests[file] != digest:
       raise OSError(
@@ -242,7 +243,9 @@ def _put(stream, sha256, piece: np.ndarray) -> None:
     view = view[stream.write(view) :]
 
 
-def _survey(job: file_job.Job, slices, vectors) -> slice_merging.Survey:
+def _survey(
+    job: file_job.Job, slices, vectors, scratch: pathlib.Path
+) -> slice_merging.Survey:
   names = dict.fromkeys(item.name for item in slices)
   tensors = job.inputs.base.tensors
   draws = {name: name for name in names}
@@ -258,6 +261,7 @@ def _survey(job: file_job.Job, slices, vectors) -> slice_merging.Survey:
       },
       draw_names=draws,
       vectors=vectors,
+      scratch=scratch,
   )
 
 

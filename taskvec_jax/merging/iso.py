@@ -35,12 +35,15 @@ Common and Task-Specific Subspaces", arXiv:2502.04959.
 """
 
 from collections.abc import Mapping
+from collections.abc import Sequence
+import functools
 
 import numpy as np
 
 from taskvec_jax.merging import checks
 from taskvec_jax.merging import leaves
 from taskvec_jax.merging import matrix_view
+from taskvec_jax.merging import parking
 from taskvec_jax.merging import spectra
 from taskvec_jax.typing import Params
 
@@ -85,57 +88,60 @@ def iso_cts(
   checks.check_fraction('common_fraction', common_fraction)
   spectra.check_tolerance(rank_tolerance)
   return matrix_view.merged(
-      lambda stack, tolerance: iso_cts_matrix(
-          stack, tolerance, common_fraction=common_fraction
-      ),
+      functools.partial(iso_cts_matrix, common_fraction=common_fraction),
       task_vectors,
       rank_tolerance=rank_tolerance,
   )
 
 
-def iso_c_matrix(stack: np.ndarray, tolerance: float) -> np.ndarray:
-  """Returns `s_bar U V'` `[n_in, n_out]` of `stack [T, n_in, n_out]`.
-
-  The stack is overwritten.
-  """
-  total = stack[0]
-  for matrix in stack[1:]:
-    total += matrix
-  merged, values = spectra.polar(total, tolerance=tolerance)
+def iso_c_matrix(
+    matrices: Sequence[parking.Parked],
+    tolerance: float,
+    *,
+    park: parking.Park = parking.held,
+) -> np.ndarray:
+  """Returns `s_bar U V'` `[n_in, n_out]` of T matrices `[n_in, n_out]`."""
+  merged, values = spectra.polar(
+      spectra.added(matrices), tolerance=tolerance, park=park
+  )
   merged *= _mean(values)
   return merged
 
 
 def iso_cts_matrix(
-    stack: np.ndarray, tolerance: float, *, common_fraction: float
+    matrices: Sequence[parking.Parked],
+    tolerance: float,
+    *,
+    common_fraction: float,
+    park: parking.Park = parking.held,
 ) -> np.ndarray:
-  """Returns `s_bar polar(U) polar(V)'` of `stack [T, n_in, n_out]`.
-
-  The stack is overwritten.
-  """
+  """Returns `s_bar polar(U) polar(V)'` of T matrices `[n_in, n_out]`."""
   num_common, num_own = allocation(
-      min(stack.shape[1:]), len(stack), common_fraction=common_fraction
+      min(matrices[0]().shape), len(matrices), common_fraction=common_fraction
   )
   if num_own == 0:
-    return iso_c_matrix(stack, tolerance)
-
-  def parts():
-    common = spectra.svd(
-        np.sum(stack, axis=0), tolerance=tolerance, most=num_common
+    return iso_c_matrix(matrices, tolerance, park=park)
+  common = spectra.svd(
+      spectra.added(matrices),
+      tolerance=tolerance,
+      most=num_common,
+      park=park,
+  )
+  parts = [common]
+  for matrix in matrices:
+    norm = spectra.norm(matrix())
+    parts.append(
+        spectra.svd(
+            spectra.outside(matrix(), common.left()),
+            tolerance=tolerance,
+            scale=norm,
+            most=num_own,
+            park=park,
+        )
     )
-    yield common
-    for matrix in stack:
-      norm = spectra.norm(matrix)
-      inside = common.left.T @ matrix
-      for rows in spectra.blocks(len(matrix)):
-        matrix[rows] -= common.left[rows] @ inside
-      yield spectra.svd(matrix, tolerance=tolerance, scale=norm, most=num_own)
-
-  left, values, right = spectra.concatenated(parts(), stack)
-  left, _ = spectra.polar(left, tolerance=tolerance)
-  right, _ = spectra.polar(right, tolerance=tolerance)
-  merged = left @ right
-  merged *= _mean(values)
+  parts = spectra.orthogonalised(parts, tolerance=tolerance, park=park)
+  merged = parts.left() @ parts.right()
+  merged *= _mean(parts.values)
   return merged
 
 

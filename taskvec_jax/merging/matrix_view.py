@@ -25,6 +25,8 @@ do; scaling applies to it all the same.
 
 from collections.abc import Callable
 from collections.abc import Mapping
+from collections.abc import Sequence
+import functools
 import math
 from typing import NamedTuple
 
@@ -33,6 +35,7 @@ import numpy as np
 from taskvec_jax.merging import averaging
 from taskvec_jax.merging import checks
 from taskvec_jax.merging import leaves
+from taskvec_jax.merging import parking
 from taskvec_jax.merging import spectra
 from taskvec_jax.typing import Array
 from taskvec_jax.typing import Params
@@ -68,7 +71,7 @@ def matrix_shape(name: str, shape: tuple[int, ...]) -> tuple[int, int] | None:
 
 
 def merged(
-    matrix_fn: Callable[[np.ndarray, float], np.ndarray],
+    matrix_fn: Callable[[Sequence[parking.Parked], float], np.ndarray],
     task_vectors: Mapping[str, Params],
     *,
     rank_tolerance: float | None = None,
@@ -76,36 +79,23 @@ def merged(
   """Returns `matrix_fn` of each matrix and the mean of all other leaves.
 
   Args:
-    matrix_fn: (stack `[T, n_in, n_out]`, rank tolerance) -> `[n_in, n_out]`.
+    matrix_fn: (T matrices `[n_in, n_out]`, rank tolerance) -> `[n_in, n_out]`.
     task_vectors: task name -> `tau_t`.
     rank_tolerance: None for the default of each leaf's dtype.
   """
   tolerances = spectra.tolerances(task_vectors, rank_tolerance)
-  return leaves.merged(
-      lambda name, stack: merged_leaf(
-          lambda matrices: matrix_fn(matrices, tolerances[name]), name, stack
-      ),
-      task_vectors,
-  )
 
+  def merged_leaf(name: str, stack: Array) -> Array:
+    shape = stack.shape[1:]
+    view = matrix_shape(name, shape)
+    if view is None:
+      return averaging.mean(stack)
+    matrices = [
+        functools.partial(np.array, np.reshape(leaf, view)) for leaf in stack
+    ]
+    return matrix_fn(matrices, tolerances[name]).reshape(shape)
 
-def merged_leaf(
-    matrix_fn: Callable[[np.ndarray], np.ndarray], name: str, stack: Array
-) -> Array:
-  """Returns `matrix_fn` of one whole leaf's matrix, in the leaf's shape.
-
-  Args:
-    matrix_fn: `[T, n_in, n_out]` -> `[n_in, n_out]`; may overwrite what it is
-      given.
-    name: the leaf's path, keys joined by '/'.
-    stack: `[T, *shape]`; is overwritten, unless it is read-only.
-  """
-  view = matrix_shape(name, stack.shape[1:])
-  if view is None:
-    return averaging.mean(stack)
-  matrices = np.require(stack, requirements='W')
-  result = matrix_fn(matrices.reshape(len(stack), *view))
-  return result.reshape(stack.shape[1:])
+  return leaves.merged(merged_leaf, task_vectors)
 
 
 def ranks(

@@ -3,7 +3,8 @@
 `prepare_...(survey, numbers)` returns (slice, task vectors) -> merged task
 vector, after passes of its own over the task vectors where the method has
 numbers of the whole: TIES' thresholds and majority, inner products, cuts by
-tensor. The mathematics is that of the methods' own files, on slices.
+tensor. A method on matrices merges each whole, when its first slice comes. The
+mathematics is that of the methods' own files, on slices.
 
 Global TIES, exactly: two passes find the thresholds (see selection), one adds
 up signs if `tie_break` is 'majority', one more merges.
@@ -15,6 +16,7 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 import functools
 import math
+import pathlib
 from typing import Any
 from typing import NamedTuple
 
@@ -25,6 +27,7 @@ from taskvec_jax.merging import breadcrumbs
 from taskvec_jax.merging import dare
 from taskvec_jax.merging import leaves
 from taskvec_jax.merging import matrix_view
+from taskvec_jax.merging import parking
 from taskvec_jax.merging import pcgrad
 from taskvec_jax.merging import selection
 from taskvec_jax.merging import spectra
@@ -49,6 +52,7 @@ class Survey(NamedTuple):
   draw_names: dict[str, str]  # that tied tensors share
   # Starts a pass over these tensors (None: all): slices and vectors [T, n].
   vectors: Callable[..., Iterator[tuple[streams.Slice, np.ndarray]]]
+  scratch: pathlib.Path  # a folder for what waits while others are worked on
 
 
 def prepare_pointwise(
@@ -231,27 +235,48 @@ def prepare_breadcrumbs(survey: Survey, numbers: Numbers) -> MergeFn:
 def prepare_on_matrices(
     matrix_fn: Callable[..., np.ndarray],
 ) -> Callable[[Survey, Numbers], MergeFn]:
-  """Returns `prepare` of a method on whole matrices; the rest is averaged."""
+  """Returns `prepare` of a method on whole matrices; the rest is averaged.
+
+  A matrix is merged when its first slice is, after a pass over all of its
+  slices that parks the tasks' matrices.
+  """
 
   def prepare(survey: Survey, numbers: Numbers) -> MergeFn:
     own = _own(numbers)
-    tolerance = own.pop('rank_tolerance')
+    rank_tolerance = own.pop('rank_tolerance')
+    merged: dict[str, np.ndarray] = {}  # the one whose slices are asked for
 
     def merge(item: streams.Slice, vectors: np.ndarray) -> Array:
-      shape = survey.shapes[item.name]
-      if matrix_view.matrix_shape(item.name, shape) is None:
+      view = matrix_view.matrix_shape(item.name, survey.shapes[item.name])
+      if view is None:
         return averaging.mean(vectors)
-      # The coarsest of the files' dtypes says what is rounding.
-      tolerances = [
-          spectra.tolerance_of(dtype, tolerance)
-          for dtype in survey.stored[item.name]
-      ]
-      return matrix_view.merged_leaf(
-          lambda stack: matrix_fn(stack, max(tolerances), **own),
-          item.name,
-          vectors.reshape(len(vectors), *shape),
-      ).reshape(-1)
+      if item.name not in merged:
+        merged.clear()
+        # The coarsest of the files' dtypes says what is rounding.
+        tolerance = max(
+            spectra.tolerance_of(dtype, rank_tolerance)
+            for dtype in survey.stored[item.name]
+        )
+        merged[item.name] = matrix_fn(
+            _parked(survey, item.name, view),
+            tolerance,
+            park=functools.partial(parking.on_disk, folder=survey.scratch),
+            **own,
+        ).reshape(-1)
+      return merged[item.name][item.start : item.stop]
 
     return merge
 
   return prepare
+
+
+def _parked(
+    survey: Survey, name: str, view: tuple[int, int]
+) -> list[parking.File]:
+  """Returns the tasks' matrices, after a pass over them."""
+  dtype = survey.dtypes[name]
+  parked = [parking.File(survey.scratch, dtype, view) for _ in survey.tasks]
+  for _, vectors in survey.vectors((name,)):
+    for matrix, vector in zip(parked, vectors, strict=True):
+      matrix.add(vector)
+  return parked

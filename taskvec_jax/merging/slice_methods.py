@@ -19,7 +19,6 @@ from taskvec_jax.merging import dare
 from taskvec_jax.merging import iso
 from taskvec_jax.merging import leaves
 from taskvec_jax.merging import magmax
-from taskvec_jax.merging import matrix_view
 from taskvec_jax.merging import pcgrad
 from taskvec_jax.merging import slice_merging
 from taskvec_jax.merging import tall_masks
@@ -117,11 +116,6 @@ def _rows(numbers: Numbers, name: str, shape: tuple[int, ...]) -> int:
   return shape[-1] if whole_rows else 1
 
 
-def _matrices(numbers: Numbers, name: str, shape: tuple[int, ...]) -> int:
-  del numbers
-  return math.prod(matrix_view.matrix_shape(name, shape) or (1,))
-
-
 def _ties_passes(numbers: Numbers) -> int:
   return 4 if numbers['tie_break'] == 'majority' else 3
 
@@ -216,26 +210,26 @@ METHODS = {
         tsv.tsv_m,
         {'scaling': 1.0, **_RANK},
         slice_merging.prepare_on_matrices(tsv.tsv_m_matrix),
-        lambda _: 1,
-        _matrices,
+        lambda _: 2,
+        _any_cut,
     ),
     'iso_c': Method(
         iso.iso_c,
         {'scaling': 1.0, **_RANK},
         slice_merging.prepare_on_matrices(iso.iso_c_matrix),
-        lambda _: 1,
-        _matrices,
+        lambda _: 2,
+        _any_cut,
     ),
     'iso_cts': Method(
         iso.iso_cts,
         {'scaling': 1.0, 'common_fraction': 0.8, **_RANK},
         slice_merging.prepare_on_matrices(iso.iso_cts_matrix),
-        lambda _: 1,
-        _matrices,
+        lambda _: 2,
+        _any_cut,
     ),
 }
 
-# Those that hold whole matrices.
+# Those that need whole matrices.
 ON_MATRICES = ('tsv_m', 'iso_c', 'iso_cts')
 # Those that look for the k-th largest magnitudes.
 BY_THRESHOLDS = ('ties', 'dare_ties', 'breadcrumbs')

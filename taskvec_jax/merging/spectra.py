@@ -22,34 +22,47 @@ of parameters a hundred times its size.
 Matrices of float32 (and leaves below it, which are computed in it) go by the
 eigenvectors of their smaller Gram matrix in float64, whose 53 bits resolve the
 squares of all values above the cut. Merged matrices come out 3 to 16 times
-nearer to those of float64 than by a decomposition in float32, and in less
-memory: the Gram matrix and its vectors, where LAPACK holds seven copies. Other
-matrices, and tolerances below float32's default, go by LAPACK's singular value
+nearer to those of float64 than by a decomposition in float32. Other matrices,
+and tolerances below float32's default, go by LAPACK's singular value
 decomposition.
+
+Memory: what has to wait is parked, so that it can wait on disk. Then three
+copies of a square float32 matrix are held at most (an array of float64 counts
+as two); LAPACK's singular value decomposition holds six, in its own dtype.
 """
 
-from collections.abc import Iterable
 from collections.abc import Mapping
+from collections.abc import Sequence
+import functools
 from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 from scipy import linalg
 
+from taskvec_jax.merging import eigenvectors
 from taskvec_jax.merging import leaves
+from taskvec_jax.merging import parking
 from taskvec_jax.typing import Params
 
-_BLOCK = 256  # rows or columns that are worked on at once
+_BLOCK = 64  # rows or columns that are worked on at once
 _FLOAT32_TOLERANCE = float(jnp.finfo(jnp.float32).eps) ** 0.5
-_IN_PLACE = {'lower': True, 'overwrite_a': True, 'check_finite': False}
 
 
 class Svd(NamedTuple):
   """`U diag(s) V'`, of `rank` triples, the largest first."""
 
-  left: np.ndarray  # U [n_in, rank]
+  left: parking.Parked  # U [n_in, rank]
   values: np.ndarray  # s [rank]
-  right: np.ndarray  # V' [rank, n_out]
+  right: parking.Parked  # V' [rank, n_out]
+
+
+def added(matrices: Sequence[parking.Parked]) -> np.ndarray:
+  """Returns the sum."""
+  total = matrices[0]()
+  for matrix in matrices[1:]:
+    total += matrix()
+  return total
 
 
 def svd(
@@ -58,54 +71,62 @@ def svd(
     tolerance: float,
     scale: float | None = None,
     most: int | None = None,
+    park: parking.Park = parking.held,
 ) -> Svd:
   """Returns the triples with `s_i > tolerance scale`, the largest `most`.
 
   Args:
-    matrix: `[n_in, n_out]`.
+    matrix: `[n_in, n_out]`, which may be overwritten.
     tolerance: relative to `scale`.
     scale: None for `s_1`, the matrix's own norm.
     most: None for all.
+    park: where the vectors wait.
   """
   if not squares_resolve(matrix.dtype, tolerance):
-    left, values, right = _lapack(matrix)
+    left, values, right = _lapack(matrix, park)
     kept = slice(_rank(values, tolerance, scale, most))
-    # Copies, or views would hold the rest.
-    return Svd(left[:, kept].copy(), values[kept].copy(), right[kept].copy())
+    return Svd(park(left[:, kept]), values[kept].copy(), park(right[kept]))
   wide = _wide(matrix)
-  values, vectors = _gram_parts(wide, tolerance, scale, most)
-  long = np.empty((len(values), wide.shape[1]), matrix.dtype)
+  tall = wide is not matrix
+  values, vectors = _gram_parts(wide, tolerance, park, scale, most)
+  long = wide[: len(values)]
   for columns in blocks(wide.shape[1]):
-    long[::-1, columns] = vectors.T @ wide[:, columns] / values[:, None]
-  # A view of the order wanted could not be multiplied without a copy.
-  short = vectors[:, ::-1].astype(matrix.dtype)
-  values = values[::-1].astype(matrix.dtype)
-  if wide is matrix:
-    return Svd(short, values, long)
-  return Svd(long.T, values, short.T)
+    long[::-1, columns] = _inside(vectors, wide[:, columns], values)
+  long = park(long.T if tall else long)
+  del matrix, wide
+  short = vectors[:, ::-1].astype(np.float32)
+  short = park(short.T if tall else short)
+  values = values[::-1].astype(np.float32)
+  return Svd(long, values, short) if tall else Svd(short, values, long)
 
 
-def concatenated(parts: Iterable[Svd], stack: np.ndarray) -> Svd:
-  """Returns all triples side by side; their vectors need not be orthogonal.
+def outside(matrix: np.ndarray, left: np.ndarray) -> np.ndarray:
+  """Returns `(I - U U') A` of orthonormal U `[n_in, k]`, in the place of A."""
+  (gemm,) = linalg.get_blas_funcs(['gemm'], [matrix])
+  for columns in blocks(matrix.shape[1]):
+    inside = gemm(1.0, left.T, matrix[:, columns])
+    matrix[:, columns] -= gemm(1.0, left.T, inside, trans_a=True)
+  return matrix
 
-  Args:
-    parts: together no more triples than a matrix of the stack has.
-    stack: `[T, n_in, n_out]`, which is overwritten once all parts are drawn.
+
+def orthogonalised(
+    parts: Sequence[Svd], *, tolerance: float, park: parking.Park = parking.held
+) -> Svd:
+  """Returns all triples side by side, their vectors made orthonormal.
+
+  `[U_1 ... U_T]` and `[V_1 ... V_T]` are replaced by their polar factors, cut
+  at their rank, which is below the number of triples if those depend on each
+  other.
   """
-  lefts, values, rights = zip(*parts, strict=True)
-  num, (num_tasks, n_in, n_out) = sum(map(len, values)), stack.shape
-  places = stack.reshape(num_tasks, -1)
-  left = places[0, : n_in * num].reshape(n_in, num)
-  np.concatenate(lefts, axis=1, out=left)
-  right = None
-  if num_tasks > 1:
-    right = places[1, : num * n_out].reshape(num, n_out)
-  right = np.concatenate(rights, axis=0, out=right)
-  return Svd(left, np.concatenate(values), right)
+  left = [part.left() for part in parts]
+  left = park(_polar_of_blocks(left, tolerance, park))
+  right = [part.right().T for part in parts]
+  right = park(_polar_of_blocks(right, tolerance, park).T)
+  return Svd(left, np.concatenate([part.values for part in parts]), right)
 
 
 def polar(
-    matrix: np.ndarray, *, tolerance: float
+    matrix: np.ndarray, *, tolerance: float, park: parking.Park = parking.held
 ) -> tuple[np.ndarray, np.ndarray]:
   """Returns `P Q'` and `d` of `matrix = P diag(d) Q'`, cut at its rank.
 
@@ -117,13 +138,17 @@ def polar(
   if not matrix.size:
     return matrix, np.zeros(0, matrix.dtype)
   if not squares_resolve(matrix.dtype, tolerance):
-    parts = svd(matrix, tolerance=tolerance)
-    return parts.left @ parts.right, parts.values
+    parts = svd(matrix, tolerance=tolerance, park=park)
+    left, right = parts.left(), parts.right()
+    for rows in blocks(len(matrix)):
+      matrix[rows] = left[rows] @ right
+    return matrix, parts.values
   wide = _wide(matrix)
-  values, vectors = _gram_parts(wide, tolerance)
+  values, vectors = _gram_parts(wide, tolerance, park)
+  (gemm,) = linalg.get_blas_funcs(['gemm'], [vectors])
   for columns in blocks(wide.shape[1]):
-    inside = vectors.T @ wide[:, columns] / values[:, None]
-    wide[:, columns] = vectors @ inside
+    inside = _inside(vectors, wide[:, columns], values)
+    wide[:, columns] = gemm(1.0, vectors, inside)
   return matrix, values[::-1].astype(matrix.dtype)
 
 
@@ -185,40 +210,95 @@ def check_tolerance(rank_tolerance: float | None) -> None:
     )
 
 
-def _lapack(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _polar_of_blocks(
+    columns: list[np.ndarray], tolerance: float, park: parking.Park
+) -> np.ndarray:
+  """Returns the polar factor of blocks `[n, k_t]` side by side.
+
+  Args:
+    columns: orthonormal in each block; the list is emptied.
+    tolerance: relative to the largest singular value, at most
+      `sqrt(len(columns))`.
+    park: where arrays wait.
+  """
+  largest = len(columns) ** 0.5
+  num_first, joined = columns[0].shape[1], np.concatenate(columns, axis=1)
+  columns.clear()
+  first, others = joined[:, :num_first], joined[:, num_first:]
+  if num_first <= others.shape[1] or tolerance * largest >= 1:
+    return polar(joined, tolerance=tolerance, park=park)[0]
+  # Of the first block A and the others B, B and `A Q` of `A' B = Q R` turn. The
+  # rest of A is orthogonal to them and has singular values of 1, above the cut:
+  # with Iso-CTS so many equal ones that their vectors would be slow to find.
+  touched, _ = np.linalg.qr(first.T @ others)
+  turned, _ = polar(
+      np.concatenate([first @ touched, others], axis=1),
+      tolerance=tolerance,
+      park=park,
+  )
+  for rows in blocks(len(joined)):
+    change = turned[rows, : touched.shape[1]] - first[rows] @ touched
+    first[rows] += change @ touched.T
+  others[:] = turned[:, touched.shape[1] :]
+  return joined
+
+
+def _lapack(
+    matrix: np.ndarray, park: parking.Park
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+  """Returns U, s and V' of all triples, and overwrites the matrix."""
+  flags = matrix.flags
+  if flags.c_contiguous and not flags.f_contiguous:  # LAPACK wants columns
+    right, values, left = _lapack(matrix.T, park)
+    return left.T, values, right.T
+  again = park(matrix.copy())
+  find = functools.partial(
+      linalg.svd, full_matrices=False, overwrite_a=True, check_finite=False
+  )
   try:
-    return linalg.svd(matrix, full_matrices=False, check_finite=False)
+    return find(matrix)
   except linalg.LinAlgError:
     # Divide and conquer can fail in float32; the older iteration is slower.
-    return linalg.svd(
-        matrix, full_matrices=False, check_finite=False, lapack_driver='gesvd'
-    )
+    return find(again(), lapack_driver='gesvd')
+
+
+def _inside(
+    vectors: np.ndarray, part: np.ndarray, values: np.ndarray
+) -> np.ndarray:
+  """Returns `diag(1 / s) U' A` of some columns of A."""
+  # By BLAS itself: NumPy's product is that of the transposes, for which it
+  # packs copies of more vectors at once.
+  (gemm,) = linalg.get_blas_funcs(['gemm'], [vectors])
+  part = part.astype(np.float64, order='F')
+  inside = gemm(1.0, vectors, part, trans_a=True)
+  inside /= values[:, None]
+  return inside
 
 
 def _gram_parts(
     wide: np.ndarray,
     tolerance: float,
+    park: parking.Park,
     scale: float | None = None,
     most: int | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
   """Returns s `[rank]` and U `[n, rank]` in float64, the smallest first."""
+  form = eigenvectors.tridiagonal(_gram(wide), park)
   # First how many: vectors of the null space are slow to find, and in the way.
-  # The Gram matrix is made again, since a copy would double what is held.
-  found = _rank(_values(wide), tolerance, scale, most)
-  size = len(wide)
+  values = _roots(eigenvectors.values(form))
+  found = _rank(values[::-1], tolerance, scale, most)
   if not found:
-    return np.zeros(0), np.zeros((size, 0))
-  # LAPACK's ways to a few vectors and to all take equal times at half of them.
-  first = 0 if found > size // 2 else size - found
-  squares, vectors = linalg.eigh(
-      _gram(wide), subset_by_index=[first, size - 1], **_IN_PLACE
-  )
-  return _roots(squares[-found:]), vectors[:, -found:]
+    return np.zeros(0), np.zeros((len(wide), 0))
+  return values[-found:], eigenvectors.vectors(form, found)
 
 
 def _values(wide: np.ndarray) -> np.ndarray:
   """Returns all singular values, the largest first, in float64."""
-  return _roots(linalg.eigvalsh(_gram(wide), **_IN_PLACE))[::-1]
+  return _roots(
+      linalg.eigvalsh(
+          _gram(wide), lower=True, overwrite_a=True, check_finite=False
+      )
+  )[::-1]
 
 
 def _wide(matrix: np.ndarray) -> np.ndarray:

@@ -27,11 +27,13 @@ Model Merging", arXiv:2412.00081.
 """
 
 from collections.abc import Mapping
+from collections.abc import Sequence
 
 import numpy as np
 
 from taskvec_jax.merging import checks
 from taskvec_jax.merging import matrix_view
+from taskvec_jax.merging import parking
 from taskvec_jax.merging import spectra
 from taskvec_jax.typing import Params
 
@@ -56,22 +58,21 @@ def tsv_m(
   )
 
 
-def tsv_m_matrix(stack: np.ndarray, tolerance: float) -> np.ndarray:
-  """Returns `U* S V*'` `[n_in, n_out]` of `stack [T, n_in, n_out]`.
-
-  The stack is overwritten.
-  """
-  num_kept = min(stack.shape[1:]) // len(stack)
+def tsv_m_matrix(
+    matrices: Sequence[parking.Parked],
+    tolerance: float,
+    *,
+    park: parking.Park = parking.held,
+) -> np.ndarray:
+  """Returns `U* S V*'` `[n_in, n_out]` of T matrices `[n_in, n_out]`."""
+  num_kept = min(matrices[0]().shape) // len(matrices)
   if num_kept == 0:
-    return np.mean(stack, axis=0)
-  left, values, right = spectra.concatenated(
-      (
-          spectra.svd(matrix, tolerance=tolerance, most=num_kept)
-          for matrix in stack
-      ),
-      stack,
-  )
-  left, _ = spectra.polar(left, tolerance=tolerance)
-  right, _ = spectra.polar(right, tolerance=tolerance)
-  left *= values
-  return left @ right
+    return spectra.added(matrices) / len(matrices)
+  parts = [
+      spectra.svd(matrix(), tolerance=tolerance, most=num_kept, park=park)
+      for matrix in matrices
+  ]
+  parts = spectra.orthogonalised(parts, tolerance=tolerance, park=park)
+  left = parts.left()
+  left *= parts.values
+  return left @ parts.right()

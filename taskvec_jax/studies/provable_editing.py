@@ -223,9 +223,9 @@ def outside_margin(predicted: np.ndarray, *, margin: int) -> np.ndarray:
 def low_rank(task_vector: Params, rank: int) -> Params:
   """Returns the task vector, each matrix cut to its `rank` largest triples."""
 
-  def cut(stack, tolerance):
-    parts = spectra.svd(stack[0], tolerance=tolerance, most=rank)
-    return (parts.left * parts.values) @ parts.right
+  def cut(matrices, tolerance):
+    parts = spectra.svd(matrices[0](), tolerance=tolerance, most=rank)
+    return (parts.left() * parts.values) @ parts.right()
 
   return matrix_view.merged(cut, {'task': task_vector})
 

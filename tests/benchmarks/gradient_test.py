@@ -37,9 +37,17 @@ def test_operations_are_those_of_the_products_in_the_gradient(depth):
   )
   task = problem.of_module(module, (12, 12, 2), num_examples=5, batch_size=5)
   batch = jax.tree.map(lambda x: jnp.asarray(x[0, 0]), task.batches)
-  found = jax.make_jaxpr(jax.grad(task.loss_sum))(task.params, batch)
+  gradient_fn = jax.grad(task.loss_sum)
+  found = jax.make_jaxpr(gradient_fn)(task.params, batch)
   head = 2 * 2 * 12 * 10  # forward, and the gradient of the features
   expected = gradient.gradient_operations(module, 12, 2) + head
+  assert _products(found.jaxpr) == 5 * expected
+  found = jax.make_jaxpr(
+      lambda params, v: jax.jvp(
+          lambda p: gradient_fn(p, batch), (params,), (v,)
+      )
+  )(task.params, task.direction)
+  expected = gradient.second_order_operations(module, 12, 2) + 2 * head
   assert _products(found.jaxpr) == 5 * expected
 
 
@@ -55,6 +63,7 @@ def test_a_missed_goal_is_named_with_both_numbers():
       three(8),
       three(4),
       three(2),
+      three(2.2),
       three(1),
       three(0.9),
       three(0.01),
@@ -65,6 +74,6 @@ def test_a_missed_goal_is_named_with_both_numbers():
       speedup=three(1.5), share=three(0.7), overhead=three(0.08)
   )
   speedup, share, overhead = gradient.missed(bad)
-  assert '1.50' in speedup and '1.7' in speedup
+  assert '1.50' in speedup and '1.7' in speedup and '2.20' in speedup
   assert '70%' in share and '85%' in share
   assert '8.0%' in overhead and '5%' in overhead

@@ -43,6 +43,7 @@ def test_a_trial_measures_every_operation(tmp_path, monkeypatch, capsys):
   monkeypatch.setattr('sys.argv', ['tree', *arguments, f'--output={path}'])
   assert tree_arithmetic.main() == 0
   report = json.loads(path.read_text())
+  assert report['goals'] == {} and report['missed'] == []
   assert set(report['machine']) == {
       'cores',
       'processor',

@@ -6,6 +6,7 @@ import pytest
 from scipy import linalg
 
 from taskvec_jax.merging import iso
+from taskvec_jax.merging import parking
 from taskvec_jax.merging import spectra
 from taskvec_jax.merging import tsv
 from tests.merging import cases
@@ -225,6 +226,38 @@ def test_a_tolerance_or_fraction_out_of_range_is_refused(method):
     iso.iso_cts(tasks, common_fraction=1.2)
 
 
+@pytest.mark.parametrize('dtype', [np.float32, np.float64])
+@pytest.mark.parametrize('sizes', [(14, 2, 2), (3, 2, 1), (5,), (6, 6), (1, 5)])
+@pytest.mark.parametrize('tolerance', [1e-3, 0.75])
+def test_blocks_are_made_orthonormal_as_the_whole_is(sizes, tolerance, dtype):
+  rng = np.random.default_rng(len(sizes))
+  parts = []
+  for num in sizes:
+    left, _ = np.linalg.qr(rng.normal(size=(20, num)))
+    right, _ = np.linalg.qr(rng.normal(size=(30, num)))
+    if parts:  # the largest singular value is nearly sqrt(2), and one is 0
+      left[:, 0], right[:, 0] = parts[0].left()[:, 0], parts[0].right()[0]
+      left, right = np.linalg.qr(left)[0], np.linalg.qr(right)[0]
+    arrays = left.astype(dtype), np.ones(num, dtype), right.T.astype(dtype)
+    parts.append(
+        spectra.Svd(
+            parking.held(arrays[0].copy()),
+            arrays[1],
+            parking.held(arrays[2].copy()),
+        )
+    )
+  found = spectra.orthogonalised(parts, tolerance=tolerance)
+  for side, axis in (('left', 1), ('right', 0)):
+    joined = np.concatenate([getattr(p, side)() for p in parts], axis=axis)
+    u, s, v = np.linalg.svd(joined.astype(np.float64), full_matrices=False)
+    kept = s > tolerance * s[0]
+    assert_close(
+        getattr(found, side)(),
+        u[:, kept] @ v[kept],
+        1e-12 if dtype == np.float64 else 2e-6,
+    )
+
+
 def test_a_decomposition_that_does_not_converge_is_done_the_older_way(
     monkeypatch,
 ):
@@ -237,7 +270,7 @@ def test_a_decomposition_that_does_not_converge_is_done_the_older_way(
     return plain(matrix, **options)
 
   matrix = np.random.default_rng(0).normal(size=(5, 9))
-  expected, _ = spectra.polar(matrix, tolerance=1e-8)
+  expected, _ = spectra.polar(matrix.copy(), tolerance=1e-8)
   monkeypatch.setattr(linalg, 'svd', stubborn)
   assert_close(spectra.polar(matrix, tolerance=1e-8)[0], expected, 1e-12)
   assert asked == ['gesdd', 'gesvd']

@@ -1,0 +1,70 @@
+"""The largest eigenvectors, with reflectors in memory and on disk."""
+
+import functools
+
+import numpy as np
+import pytest
+from scipy import linalg
+
+from taskvec_jax.merging import eigenvectors
+from taskvec_jax.merging import parking
+
+
+def form_of(matrix, park=parking.held):
+  # What is above the diagonal is not looked at.
+  lower = np.asfortranarray(
+      np.tril(matrix) + np.triu(np.full_like(matrix, 7), 1)
+  )
+  return eigenvectors.tridiagonal(lower, park)
+
+
+def matrix_with(values, seed=0):
+  """Returns a matrix with these eigenvalues, and its vectors."""
+  rng = np.random.default_rng(seed)
+  turn, _ = np.linalg.qr(rng.normal(size=(len(values), len(values))))
+  return (turn * values) @ turn.T, turn
+
+
+# Below, at and above the number of reflectors that are applied at once.
+@pytest.mark.parametrize('size', [1, 2, 128, 129, 130, 300])
+def test_the_largest_vectors_are_those_of_the_matrix(size, tmp_path):
+  values = np.linspace(-1.0, 3.0, size)
+  matrix, turn = matrix_with(values)
+  for park in (
+      parking.held,
+      functools.partial(parking.on_disk, folder=tmp_path),
+  ):
+    form = form_of(matrix, park)
+    np.testing.assert_allclose(eigenvectors.values(form), values, atol=1e-13)
+    for num in {1, max(size // 3, 1), size // 2 + 1, size}:
+      found = eigenvectors.vectors(form, num)
+      assert found.shape == (size, num)
+      signs = np.sum(found * turn[:, -num:], axis=0)
+      np.testing.assert_allclose(np.abs(signs), 1.0, rtol=1e-12)
+  assert not list(tmp_path.iterdir())  # the files have no names
+
+
+def test_equal_values_have_orthonormal_vectors():
+  values = np.r_[np.zeros(80), np.ones(120), np.linspace(1.5, 2.0, 10)]
+  matrix, _ = matrix_with(values)
+  found = eigenvectors.vectors(form_of(matrix), 130)
+  np.testing.assert_allclose(found.T @ found, np.eye(130), atol=1e-12)
+  np.testing.assert_allclose(matrix @ found, found * values[-130:], atol=1e-12)
+
+
+def test_where_lapacks_fastest_way_fails_another_is_gone(monkeypatch):
+  plain, asked = linalg.eigh_tridiagonal, []
+
+  def stubborn(*args, lapack_driver, **options):
+    asked.append(lapack_driver)
+    if lapack_driver == 'stemr':
+      raise linalg.LinAlgError('stemr did not converge')
+    return plain(*args, lapack_driver=lapack_driver, **options)
+
+  monkeypatch.setattr(linalg, 'eigh_tridiagonal', stubborn)
+  matrix, turn = matrix_with(np.arange(20.0))
+  for num in (3, 20):
+    found = eigenvectors.vectors(form_of(matrix), num)
+    signs = np.sum(found * turn[:, -num:], axis=0)
+    np.testing.assert_allclose(np.abs(signs), 1.0, rtol=1e-12)
+  assert asked == ['stemr', 'stebz'] * 2
