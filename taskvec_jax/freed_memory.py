@@ -7,7 +7,7 @@ program of many large arrays then holds nearly twice the memory that it uses.
 import ctypes
 import sys
 
-_M_MMAP_THRESHOLD = -3  # of malloc.h
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
 
 
 def give_back(num_bytes: int) -> None:
@@ -19,3 +19,6 @@ def give_back(num_bytes: int) -> None:
   """
   if sys.platform == 'linux' and hasattr(ctypes.CDLL(None), 'mallopt'):
     ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, num_bytes)
+    # Where only the former is set, glibc gives the end of what it keeps for
+    # smaller arrays back at each free.
+    ctypes.CDLL(None).mallopt(_M_TRIM_THRESHOLD, num_bytes)
