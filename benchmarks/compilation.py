@@ -321,18 +321,16 @@ def main() -> int:
         cache_dir=arguments.cache_dir,
     )
     print('\n'.join(map(_start_row, starts[-2:])), flush=True)
-  if arguments.output:
-    figures.write(
-        arguments.output,
-        {'passes': compiled, 'starts': starts},
-        goals={'most_seconds_of_a_second_run': ALLOWED_SECONDS},
-        missed=[
-            f'{start.config} starts after {start.seconds.median:.1f} s'
-            for start in starts
-            if not passes(start)
-        ],
-    )
-  return 0 if all(map(passes, starts)) else 1
+  return figures.conclude(
+      arguments.output,
+      {'passes': compiled, 'starts': starts},
+      goals={'most_seconds_of_a_second_run': ALLOWED_SECONDS},
+      missed=[
+          f'{start.config} starts after {start.seconds.median:.1f} s'
+          for start in starts
+          if not passes(start)
+      ],
+  )
 
 
 if __name__ == '__main__':

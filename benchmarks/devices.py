@@ -230,23 +230,21 @@ def main() -> int:
     )
     print('\n'.join(map(_row, rows)), flush=True)
     found += rows
-  if arguments.output:
-    figures.write(
-        arguments.output,
-        {
-            'num_examples': arguments.num_examples,
-            'batch_size': arguments.batch_size,
-            'devices': found,
-        },
-        goals={'most_difference': ALLOWED},
-        missed=[
-            f'{entry.config}, {entry.function}, {entry.num_devices} devices:'
-            f' {entry.difference:.1e} of the norm'
-            for entry in found
-            if entry.difference > ALLOWED
-        ],
-    )
-  return 0 if all(entry.difference <= ALLOWED for entry in found) else 1
+  return figures.conclude(
+      arguments.output,
+      {
+          'num_examples': arguments.num_examples,
+          'batch_size': arguments.batch_size,
+          'devices': found,
+      },
+      goals={'most_difference': ALLOWED},
+      missed=[
+          f'{entry.config}, {entry.function}, {entry.num_devices} devices:'
+          f' {entry.difference:.1e} of the norm'
+          for entry in found
+          if entry.difference > ALLOWED
+      ],
+  )
 
 
 if __name__ == '__main__':

@@ -11,22 +11,35 @@ from typing import Any
 import jax
 
 
-def write(
-    path: str | os.PathLike,
+def conclude(
+    path: str | os.PathLike | None,
     found: dict[str, Any],
     *,
     goals: dict[str, float],
     missed: Sequence[str] = (),
-) -> None:
-  """Writes what was found beside its goals, the machine, versions and date.
+) -> int:
+  """Prints what was missed, writes the file, and returns the exit status.
+
+  Beside the figures and their goals stand the machine, versions and the date.
 
   Args:
-    path: the file.
+    path: the file; None for none.
     found: figures by name; NamedTuples, also within lists, become objects.
     goals: what the figures are compared with.
     missed: a sentence for each goal that is missed, with what stands in the way
       where the same run measured it.
+
+  Returns:
+    1 if any is missed, else 0.
   """
+  for sentence in missed:
+    print(f'missed: {sentence}')
+  if path:
+    _write(path, found, goals, missed)
+  return int(bool(missed))
+
+
+def _write(path, found, goals, missed) -> None:
   report = {
       'date': datetime.date.today().isoformat(),
       'machine': {

@@ -319,18 +319,16 @@ def main() -> int:
     ]
     grown.append(growth(function, number, points))
     print(_row(grown[-1]), flush=True)
-  if arguments.output:
-    figures.write(
-        arguments.output,
-        {'growth': grown},
-        goals={'most_exponent_of_working_memory': ALLOWED_EXPONENT},
-        missed=[
-            f'{found.function}: exponent {found.working.exponent:.2f}'
-            for found in grown
-            if not passes(found)
-        ],
-    )
-  return 0 if all(map(passes, grown)) else 1
+  return figures.conclude(
+      arguments.output,
+      {'growth': grown},
+      goals={'most_exponent_of_working_memory': ALLOWED_EXPONENT},
+      missed=[
+          f'{found.function}: exponent {found.working.exponent:.2f}'
+          for found in grown
+          if not passes(found)
+      ],
+  )
 
 
 if __name__ == '__main__':

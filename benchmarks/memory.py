@@ -305,19 +305,17 @@ def main() -> int:
           peak = _in_fresh_process(function, model, num_tasks, num_batches)
           peaks.append(peak)
           print(_row(peak), flush=True)
-  if arguments.output:
-    figures.write(
-        arguments.output,
-        {'peaks': peaks},
-        goals={'most_copies_beside_one_a_task': ALLOWED},
-        missed=[
-            f'{peak.function}, {peak.model}, {peak.num_tasks} tasks:'
-            f' {peak.arrays} copies as arrays, {peak.resident:.2f} resident'
-            for peak in peaks
-            if not passes(peak)
-        ],
-    )
-  return 0 if all(map(passes, peaks)) else 1
+  return figures.conclude(
+      arguments.output,
+      {'peaks': peaks},
+      goals={'most_copies_beside_one_a_task': ALLOWED},
+      missed=[
+          f'{peak.function}, {peak.model}, {peak.num_tasks} tasks:'
+          f' {peak.arrays} copies as arrays, {peak.resident:.2f} resident'
+          for peak in peaks
+          if not passes(peak)
+      ],
+  )
 
 
 if __name__ == '__main__':

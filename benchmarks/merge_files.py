@@ -224,23 +224,21 @@ def main() -> int:
   )
   for turns in found:
     print(_row(turns), flush=True)
-  if arguments.output:
-    num_bytes = 4 * sum(map(np.prod, shapes(size).values())).item()
-    figures.write(
-        arguments.output,
-        {
-            'num_tasks': arguments.num_tasks,
-            'num_bytes': num_bytes,
-            'commands': found,
-        },
-        goals=ALLOWED,
-        missed=[
-            f'{turns.command}: {turns.ratio:.2f} times the floor'
-            for turns in found
-            if not passes(turns)
-        ],
-    )
-  return 0 if all(map(passes, found)) else 1
+  num_bytes = 4 * sum(map(np.prod, shapes(size).values())).item()
+  return figures.conclude(
+      arguments.output,
+      {
+          'num_tasks': arguments.num_tasks,
+          'num_bytes': num_bytes,
+          'commands': found,
+      },
+      goals=ALLOWED,
+      missed=[
+          f'{turns.command}: {turns.ratio:.2f} times the floor'
+          for turns in found
+          if not passes(turns)
+      ],
+  )
 
 
 if __name__ == '__main__':

@@ -211,9 +211,7 @@ def main() -> int:
     for row in rows:
       print(_row(row), flush=True)
     found += rows
-  if arguments.output:
-    figures.write(arguments.output, {'bandwidths': found}, goals={})
-  return 0
+  return figures.conclude(arguments.output, {'bandwidths': found}, goals={})
 
 
 if __name__ == '__main__':

@@ -237,22 +237,20 @@ def main() -> int:
         measured = _in_fresh_process('measure', path, model, layout, dtype)
       costs.append(Cost(**json.loads(measured)))
       print(_row(costs[-1]), flush=True)
-  if arguments.output:
-    figures.write(
-        arguments.output,
-        {'costs': costs},
-        goals={
-            f'{_TIMED_MODEL}_most_seconds_of_reading': ALLOWED_SECONDS,
-            f'{_TIMED_MODEL}_most_sizes_beyond': ALLOWED_BEYOND,
-            'most_bytes': ALLOWED_BYTES,
-        },
-        missed=[
-            f'{cost.model}, {cost.layout}, {cost.dtype}'
-            for cost in costs
-            if not passes(cost)
-        ],
-    )
-  return 0 if all(map(passes, costs)) else 1
+  return figures.conclude(
+      arguments.output,
+      {'costs': costs},
+      goals={
+          f'{_TIMED_MODEL}_most_seconds_of_reading': ALLOWED_SECONDS,
+          f'{_TIMED_MODEL}_most_sizes_beyond': ALLOWED_BEYOND,
+          'most_bytes': ALLOWED_BYTES,
+      },
+      missed=[
+          f'{cost.model}, {cost.layout}, {cost.dtype}'
+          for cost in costs
+          if not passes(cost)
+      ],
+  )
 
 
 if __name__ == '__main__':

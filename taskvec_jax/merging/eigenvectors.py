@@ -44,7 +44,8 @@ def tridiagonal(lower: np.ndarray, park: parking.Park) -> Tridiagonal:
       lower, lower=True, lwork=int(work), overwrite_a=True
   )
   reflectors = [
-      park(lower[columns.start + 1 :, columns].T) for columns in _panels(size)
+      park(lower[columns.start + 1 :, columns].T)
+      for columns in parking.slices(size - 1, _NUM_REFLECTORS)
   ]
   return Tridiagonal(diagonal, beside, reflectors, factors)
 
@@ -66,11 +67,11 @@ def vectors(form: Tridiagonal, num: int) -> np.ndarray:
   """
   found = _of_tridiagonal(form, num)
   (ormqr,) = linalg.get_lapack_funcs(['ormqr'])
-  panels = zip(_panels(len(found)), form.reflectors, strict=True)
+  turned = parking.slices(len(found) - 1, _NUM_REFLECTORS)
+  panels = zip(turned, form.reflectors, strict=True)
   for rows, reflectors in reversed(list(panels)):
     below, panel = slice(rows.start + 1, None), reflectors().T
-    for start in range(0, num, _NUM_VECTORS):
-      columns = slice(start, start + _NUM_VECTORS)
+    for columns in parking.slices(num, _NUM_VECTORS):
       found[below, columns], _, _ = ormqr(
           'L',
           'N',
@@ -99,9 +100,3 @@ def _of_tridiagonal(form: Tridiagonal, num: int) -> np.ndarray:
     # It can fail where many values are equal; inverse iteration is slower.
     found = find(lapack_driver='stebz')
   return np.asarray(found[1])[:, -num:]
-
-
-def _panels(size: int) -> list[slice]:
-  """Returns the columns whose reflectors are parked together."""
-  starts = range(0, size - 1, _NUM_REFLECTORS)
-  return [slice(i, min(i + _NUM_REFLECTORS, size - 1)) for i in starts]

@@ -53,8 +53,8 @@ def on_disk(array: np.ndarray, *, folder: str | os.PathLike[str]) -> File:
     OSError: the folder cannot be written or is full.
   """
   file = File(folder, array.dtype, array.shape)
-  for start in range(0, len(array), _NUM_ROWS):
-    file.add(array[start : start + _NUM_ROWS])
+  for rows in slices(len(array), _NUM_ROWS):
+    file.add(array[rows])
   return file
 
 
@@ -62,6 +62,11 @@ def held(array: np.ndarray) -> Parked:
   """Parks an array in memory; a part of a larger one as a copy."""
   kept = array if array.base is None else array.copy()
   return lambda: kept
+
+
+def slices(size: int, step: int) -> list[slice]:
+  """Returns what cuts an axis of a size into parts of `step` and a rest."""
+  return [slice(i, min(i + step, size)) for i in range(0, size, step)]
 
 
 def _bytes(array: np.ndarray) -> memoryview:

@@ -90,7 +90,7 @@ def svd(
   tall = wide is not matrix
   values, vectors = _gram_parts(wide, tolerance, park, scale, most)
   long = wide[: len(values)]
-  for columns in blocks(wide.shape[1]):
+  for columns in parking.slices(wide.shape[1], _BLOCK):
     long[::-1, columns] = _inside(vectors, wide[:, columns], values)
   long = park(long.T if tall else long)
   del matrix, wide
@@ -103,7 +103,7 @@ def svd(
 def outside(matrix: np.ndarray, left: np.ndarray) -> np.ndarray:
   """Returns `(I - U U') A` of orthonormal U `[n_in, k]`, in the place of A."""
   (gemm,) = linalg.get_blas_funcs(['gemm'], [matrix])
-  for columns in blocks(matrix.shape[1]):
+  for columns in parking.slices(matrix.shape[1], _BLOCK):
     inside = gemm(1.0, left.T, matrix[:, columns])
     matrix[:, columns] -= gemm(1.0, left.T, inside, trans_a=True)
   return matrix
@@ -140,13 +140,13 @@ def polar(
   if not squares_resolve(matrix.dtype, tolerance):
     parts = svd(matrix, tolerance=tolerance, park=park)
     left, right = parts.left(), parts.right()
-    for rows in blocks(len(matrix)):
+    for rows in parking.slices(len(matrix), _BLOCK):
       matrix[rows] = left[rows] @ right
     return matrix, parts.values
   wide = _wide(matrix)
   values, vectors = _gram_parts(wide, tolerance, park)
   (gemm,) = linalg.get_blas_funcs(['gemm'], [vectors])
-  for columns in blocks(wide.shape[1]):
+  for columns in parking.slices(wide.shape[1], _BLOCK):
     inside = _inside(vectors, wide[:, columns], values)
     wide[:, columns] = gemm(1.0, vectors, inside)
   return matrix, values[::-1].astype(matrix.dtype)
@@ -174,11 +174,6 @@ def squares_resolve(dtype: np.dtype, tolerance: float) -> bool:
   It does if float64 tells the squares of all values from rounding.
   """
   return dtype == np.float32 and tolerance >= _FLOAT32_TOLERANCE
-
-
-def blocks(size: int) -> list[slice]:
-  """Returns slices that cut an axis into parts of a few MB in a matrix."""
-  return [slice(i, i + _BLOCK) for i in range(0, size, _BLOCK)]
 
 
 def tolerance_of(dtype, rank_tolerance: float | None = None) -> float:
@@ -236,7 +231,7 @@ def _polar_of_blocks(
       tolerance=tolerance,
       park=park,
   )
-  for rows in blocks(len(joined)):
+  for rows in parking.slices(len(joined), _BLOCK):
     change = turned[rows, : touched.shape[1]] - first[rows] @ touched
     first[rows] += change @ touched.T
   others[:] = turned[:, touched.shape[1] :]
@@ -312,7 +307,7 @@ def _gram(wide: np.ndarray) -> np.ndarray:
   """
   gram = np.zeros((len(wide), len(wide)), order='F')
   (syrk,) = linalg.get_blas_funcs(['syrk'], [gram])
-  for columns in blocks(wide.shape[1]):
+  for columns in parking.slices(wide.shape[1], _BLOCK):
     part = wide[:, columns].astype(np.float64, order='F')
     gram = syrk(1.0, part, beta=1.0, c=gram, overwrite_c=True, lower=True)
   return gram
