@@ -21,10 +21,12 @@ Source: Zhou et al., "On Task Vectors and Gradients", arXiv:2508.16082; the
 form along the multitask path is derived in docs/theory.md.
 """
 
+from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Mapping
 import dataclasses
+from typing import Any
 from typing import NamedTuple
 
 from taskvec_jax import tree
@@ -49,6 +51,10 @@ class Loop:
   total: Params  # C_e, or Delta_e in `response`
   drift: dict[str, Params]  # R_t^(e), or D_t^(e)
 
+  def trees(self) -> tuple[Params, Params, dict[str, Params]]:
+    """Returns what a state holds beside its step."""
+    return self.params, self.total, self.drift
+
 
 def corrections(
     base_params: Params,
@@ -69,16 +75,34 @@ def corrections(
       over. None starts at `theta_0`.
   """
   if state is None:
-    loop = start(base_params, scaling)
-    state = CorrectionState(0, loop.params, loop.total, loop.drift)
-    del loop
+    state = CorrectionState(0, *start(base_params, scaling).trees())
+  return states(_advance, state, fns_by_step, scaling, learning_rate)
+
+
+def states(
+    advance: Callable[..., None],
+    state: Any,
+    fns_by_step: Iterable[Mapping[str, GradAndHvpFn]],
+    scaling: Mapping[str, float],
+    learning_rate: float,
+) -> Iterator[Any]:
+  """Yields the state after each step, by which `advance` takes a `Loop` on.
+
+  Args:
+    advance: `(loop, fns, scaling, learning_rate)`.
+    state: where to start, a NamedTuple of a step and what a `Loop` holds.
+    fns_by_step: as `corrections` takes it.
+    scaling: task name -> coefficient.
+    learning_rate: `eta`.
+  """
   for step, fns in enumerate(fns_by_step):
     if step >= state.step:
-      # A copy: the caller may keep the state that was yielded before.
-      loop = Loop(state.params, state.correction, dict(state.drift))
+      kind, loop = type(state), Loop(*state[1:])
       del state  # its trees go one by one, unless the caller keeps it
-      _advance(loop, fns, scaling, learning_rate)
-      state = CorrectionState(step + 1, loop.params, loop.total, loop.drift)
+      # A copy: the caller may keep the state that was yielded before.
+      loop.drift = dict(loop.drift)
+      advance(loop, fns, scaling, learning_rate)
+      state = kind(step + 1, *loop.trees())
       del loop
       yield state
 

@@ -54,17 +54,8 @@ def responses(
   """
   if state is None:
     loop = correction.start(base_params, scaling)
-    state = ResponseState(0, loop.params, loop.total, loop.drift)
-    del loop
-  for step, fns in enumerate(fns_by_step):
-    if step >= state.step:
-      # A copy: the caller may keep the state that was yielded before.
-      loop = correction.Loop(state.params, state.response, dict(state.drift))
-      del state  # its trees go one by one, unless the caller keeps it
-      _advance(loop, fns, scaling, learning_rate)
-      state = ResponseState(step + 1, loop.params, loop.total, loop.drift)
-      del loop
-      yield state
+    state = ResponseState(0, *loop.trees())
+  return correction.states(_advance, state, fns_by_step, scaling, learning_rate)
 
 
 def linear_response(
