@@ -21,8 +21,8 @@ run prints eta lambda_max, which must stay below 2.
 The hub's main branch has these weights as Flax's msgpack, not as safetensors,
 and that is read; --config.published.weights with
 openai/clip-vit-base-patch32@refs/pr/66 names a revision that has safetensors.
-The second takes 7 to 13 minutes on 2 CPU cores, 7.3 GiB of memory and 3.7 GB of
-disk.
+The second takes 6 to 13 minutes on 2 CPU cores, 7.3 GiB of memory and 4.1 GB of
+disk, a tenth of it in the cache.
 
 Published averages over these eight sets, per cent, of other checkpoints (two
 families, not comparable with one another): zero-shot 48.0 and 48.3, averaging

@@ -180,12 +180,16 @@ def test_numbers_that_make_no_sense_are_refused(tmp_path):
     )
 
 
-def test_no_epochs_give_the_initial_parameters_and_no_file(tmp_path):
-  untrained = pretraining.pretrain(
-      _MODULE, **{**_NUMBERS, 'num_epochs': 0}, cache_dir=tmp_path
+def test_no_epochs_give_the_initial_parameters_which_are_kept(tmp_path):
+  untrained, again = (
+      pretraining.pretrain(
+          _MODULE, **{**_NUMBERS, 'num_epochs': 0}, cache_dir=tmp_path
+      )
+      for _ in range(2)
   )
-  trained = pretraining.pretrain(_MODULE, **_NUMBERS, cache_dir=tmp_path)
   assert len(list(tmp_path.iterdir())) == 1
+  jax.tree.map(np.testing.assert_array_equal, untrained, again)
+  trained = pretraining.pretrain(_MODULE, **_NUMBERS, cache_dir=tmp_path)
   shapes = [jax.tree.map(np.shape, tree) for tree in (untrained, trained)]
   assert shapes[0] == shapes[1]
   assert not np.array_equal(
