@@ -53,8 +53,7 @@ def responses(
   Arguments are those of `correction.corrections`.
   """
   if state is None:
-    loop = correction.start(base_params, scaling)
-    state = ResponseState(0, *loop.trees())
+    state = ResponseState(0, *correction.start(base_params, scaling).trees())
   return correction.states(_advance, state, fns_by_step, scaling, learning_rate)
 
 
