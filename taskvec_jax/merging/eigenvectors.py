@@ -33,12 +33,15 @@ def tridiagonal(lower: np.ndarray, park: parking.Park) -> Tridiagonal:
   """Returns the form of the matrix with a lower half, which is overwritten.
 
   Args:
-    lower: float64 `[n, n]` in Fortran's order; above the diagonal it is not
-      looked at. To be let go, it must be held by the caller no longer.
+    lower: `[n, n]`, float64 or float32, in Fortran's order; above the diagonal
+      it is not looked at. To be let go, it must be held by the caller no
+      longer.
     park: where the reflectors wait.
   """
   size = len(lower)
-  sytrd, sytrd_lwork = linalg.get_lapack_funcs(['sytrd', 'sytrd_lwork'])
+  sytrd, sytrd_lwork = linalg.get_lapack_funcs(
+      ['sytrd', 'sytrd_lwork'], [lower]
+  )
   work, _ = sytrd_lwork(size, lower=True)
   lower, diagonal, beside, factors, _ = sytrd(
       lower, lower=True, lwork=int(work), overwrite_a=True
@@ -66,7 +69,7 @@ def vectors(form: Tridiagonal, num: int) -> np.ndarray:
     num: at least 1.
   """
   found = _of_tridiagonal(form, num)
-  (ormqr,) = linalg.get_lapack_funcs(['ormqr'])
+  (ormqr,) = linalg.get_lapack_funcs(['ormqr'], [found])
   turned = parking.slices(len(found) - 1, _NUM_REFLECTORS)
   panels = zip(turned, form.reflectors, strict=True)
   for rows, reflectors in reversed(list(panels)):

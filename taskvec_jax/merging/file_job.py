@@ -144,15 +144,13 @@ def memory(job: Job) -> int:
     # What is held, and counts: breadcrumbs' of two thresholds a task.
     found += slice_merging.NUM_BYTES_HELD + 2 * 2**17 * itemsize * num_models
   if job.method in slice_methods.ON_MATRICES:
-    # Copies of a square matrix: see spectra, and LAPACK's own way.
-    tolerance = job.numbers['rank_tolerance']
-    by_squares = all(
-        spectra.squares_resolve(dtype, spectra.tolerance_of(dtype, tolerance))
-        for dtype in dtypes
-    )
     tensors = job.inputs.base.tensors
-    largest = max((tensors[item.name].size for item in slices), default=0)
-    found += 2**24 + itemsize * (3 if by_squares else 7) * largest
+    largest = itemsize * max(
+        (tensors[item.name].size for item in slices), default=0
+    )
+    # Three copies of a square matrix, or seven of one that LAPACK decomposes,
+    # and what BLAS packs.
+    found += 2**26 + max(3 * largest, 7 * min(largest, spectra.MAX_LAPACK))
   return found
 
 

@@ -24,11 +24,13 @@ eigenvectors of their smaller Gram matrix in float64, whose 53 bits resolve the
 squares of all values above the cut. Merged matrices come out 3 to 16 times
 nearer to those of float64 than by a decomposition in float32. Other matrices,
 and tolerances below float32's default, go by LAPACK's singular value
-decomposition.
+decomposition, and if they are large by their polar factor (see polar_factor),
+which takes up to twice as long.
 
 Memory: what has to wait is parked, so that it can wait on disk. Then three
-copies of a square float32 matrix are held at most (an array of float64 counts
-as two); LAPACK's singular value decomposition holds six, in its own dtype.
+copies of a square matrix are held at most (of a float32 one's Gram matrix in
+float64 each counts as two). LAPACK's singular value decomposition holds six,
+which is why it is for matrices up to 8 MiB.
 """
 
 from collections.abc import Mapping
@@ -43,9 +45,11 @@ from scipy import linalg
 from taskvec_jax.merging import eigenvectors
 from taskvec_jax.merging import leaves
 from taskvec_jax.merging import parking
+from taskvec_jax.merging import polar_factor
 from taskvec_jax.typing import Params
 
 _BLOCK = 64  # rows or columns that are worked on at once
+MAX_LAPACK = 2**23  # bytes of a matrix that goes by LAPACK
 _FLOAT32_TOLERANCE = float(jnp.finfo(jnp.float32).eps) ** 0.5
 
 
@@ -82,10 +86,9 @@ def svd(
     most: None for all.
     park: where the vectors wait.
   """
-  if not squares_resolve(matrix.dtype, tolerance):
-    left, values, right = _lapack(matrix, park)
-    kept = slice(_rank(values, tolerance, scale, most))
-    return Svd(park(left[:, kept]), values[kept].copy(), park(right[kept]))
+  if not _squares_resolve(matrix.dtype, tolerance):
+    find = _lapack if matrix.nbytes <= MAX_LAPACK else _by_polar_factor
+    return find(matrix, tolerance, scale, most, park)
   wide = _wide(matrix)
   tall = wide is not matrix
   values, vectors = _gram_parts(wide, tolerance, park, scale, most)
@@ -137,12 +140,11 @@ def polar(
   """
   if not matrix.size:
     return matrix, np.zeros(0, matrix.dtype)
-  if not squares_resolve(matrix.dtype, tolerance):
-    parts = svd(matrix, tolerance=tolerance, park=park)
-    left, right = parts.left(), parts.right()
-    for rows in parking.slices(len(matrix), _BLOCK):
-      matrix[rows] = left[rows] @ right
-    return matrix, parts.values
+  if not _squares_resolve(matrix.dtype, tolerance):
+    if matrix.nbytes > MAX_LAPACK:
+      return _isometry(matrix, tolerance, park)
+    parts = _lapack(matrix, tolerance, None, None, park)
+    return parts.left() @ parts.right(), parts.values
   wide = _wide(matrix)
   values, vectors = _gram_parts(wide, tolerance, park)
   (gemm,) = linalg.get_blas_funcs(['gemm'], [vectors])
@@ -154,7 +156,7 @@ def polar(
 
 def rank(matrix: np.ndarray, *, tolerance: float) -> int:
   """Returns the number of singular values above `tolerance s_1`."""
-  if squares_resolve(matrix.dtype, tolerance):
+  if _squares_resolve(matrix.dtype, tolerance):
     return _rank(_values(_wide(matrix)), tolerance)
   values = np.asarray(linalg.svdvals(matrix, check_finite=False))
   return _rank(values, tolerance)
@@ -168,7 +170,7 @@ def norm(matrix: np.ndarray) -> float:
   return float(_values(_wide(matrix))[0])
 
 
-def squares_resolve(dtype: np.dtype, tolerance: float) -> bool:
+def _squares_resolve(dtype: np.dtype, tolerance: float) -> bool:
   """Returns whether a matrix goes by its Gram matrix, not by LAPACK's way.
 
   It does if float64 tells the squares of all values from rounding.
@@ -239,22 +241,102 @@ def _polar_of_blocks(
 
 
 def _lapack(
-    matrix: np.ndarray, park: parking.Park
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-  """Returns U, s and V' of all triples, and overwrites the matrix."""
-  flags = matrix.flags
-  if flags.c_contiguous and not flags.f_contiguous:  # LAPACK wants columns
-    right, values, left = _lapack(matrix.T, park)
-    return left.T, values, right.T
-  again = park(matrix.copy())
-  find = functools.partial(
-      linalg.svd, full_matrices=False, overwrite_a=True, check_finite=False
-  )
+    matrix: np.ndarray,
+    tolerance: float,
+    scale: float | None,
+    most: int | None,
+    park: parking.Park,
+) -> Svd:
+  """Does what `svd` does."""
+  find = functools.partial(linalg.svd, full_matrices=False, check_finite=False)
   try:
-    return find(matrix)
+    left, values, right = find(matrix)
   except linalg.LinAlgError:
     # Divide and conquer can fail in float32; the older iteration is slower.
-    return find(again(), lapack_driver='gesvd')
+    left, values, right = find(matrix, lapack_driver='gesvd')
+  kept = slice(_rank(values, tolerance, scale, most))
+  return Svd(park(left[:, kept]), values[kept].copy(), park(right[kept]))
+
+
+def _by_polar_factor(
+    matrix: np.ndarray,
+    tolerance: float,
+    scale: float | None,
+    most: int | None,
+    park: parking.Park,
+) -> Svd:
+  """Does what `svd` does: with A = Q H and H = V S V', U is Q V."""
+  is_wide = matrix.shape[0] < matrix.shape[1]
+  factor, form = _polar_form(matrix, tolerance, scale, park)
+  values, short = _largest(form, tolerance, scale, most)
+  long = factor[:, : len(values)]
+  for rows in parking.slices(len(factor), _BLOCK):
+    long[rows] = factor[rows] @ short
+  long = park(long.T if is_wide else long)
+  del factor
+  short = park(short if is_wide else short.T)
+  return Svd(short, values, long) if is_wide else Svd(long, values, short)
+
+
+def _isometry(
+    matrix: np.ndarray, tolerance: float, park: parking.Park
+) -> tuple[np.ndarray, np.ndarray]:
+  """Does what `polar` does: of Q, `Q V V'` with the vectors that are kept."""
+  is_wide = matrix.shape[0] < matrix.shape[1]
+  factor, form = _polar_form(matrix, tolerance, None, park)
+  values, vectors = _largest(form, tolerance, None, None)
+  if len(values) < factor.shape[1]:
+    for rows in parking.slices(len(factor), _BLOCK):
+      factor[rows] = (factor[rows] @ vectors) @ vectors.T
+  return factor.T if is_wide else factor, values
+
+
+def _polar_form(
+    matrix: np.ndarray,
+    tolerance: float,
+    scale: float | None,
+    park: parking.Park,
+) -> tuple[np.ndarray, eigenvectors.Tridiagonal]:
+  """Returns Q and the form of H of the matrix, or its transpose if it is wide.
+
+  Q is orthonormal where `s_i` is above the cut.
+  """
+  tall = matrix if matrix.shape[0] >= matrix.shape[1] else matrix.T
+  again = park(tall.T)
+  if not tall.flags.f_contiguous:
+    tall = tall.reshape(-1).reshape(tall.shape, order='F')
+    tall[:] = again().T
+  norm = float(np.linalg.norm(tall)) or 1.0
+  # s_1 is at least the root of the mean square.
+  cut = tolerance * (norm / len(tall.T) ** 0.5 if scale is None else scale)
+  smallest = max(cut / norm / 2, float(jnp.finfo(tall.dtype).eps) ** 2)
+  factor = polar_factor.polar_factor(tall, min(smallest, 0.5))
+  (syr2k,) = linalg.get_blas_funcs(['syr2k'], [factor])
+  return factor, eigenvectors.tridiagonal(
+      syr2k(0.5, factor, again().T, trans=True, lower=True), park
+  )
+
+
+def _largest(
+    form: eigenvectors.Tridiagonal,
+    tolerance: float,
+    scale: float | None,
+    most: int | None,
+) -> tuple[np.ndarray, np.ndarray]:
+  """Returns eigenvalues `[rank]` of H, and vectors `[n, rank]`.
+
+  The largest first, by size: but for rounding H has no negative ones, and where
+  the tolerance lets rounding in, either sign of it counts.
+  """
+  values = eigenvectors.values(form)
+  sizes = np.abs(values)
+  order = np.argsort(-sizes, kind='stable')
+  kept = order[: _rank(sizes[order], tolerance, scale, most)]
+  if not len(kept):
+    return np.zeros(0, sizes.dtype), np.zeros((len(sizes), 0), sizes.dtype)
+  first = kept.min()
+  vectors = eigenvectors.vectors(form, len(sizes) - first)
+  return sizes[kept], vectors[:, kept - first]
 
 
 def _inside(

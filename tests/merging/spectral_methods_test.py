@@ -31,6 +31,13 @@ _METHODS = {
 _SHAPE = (24, 20)
 
 
+@pytest.fixture(params=['LAPACK', 'polar factor'])
+def each_way(request, monkeypatch):
+  """Decomposes all matrices of float64 as if they were small, or large."""
+  if request.param == 'polar factor':
+    monkeypatch.setattr(spectra, 'MAX_LAPACK', -1)
+
+
 def matrices_of(num_tasks, rank, seed=0):
   """Returns matrices of `rank` with singular values from about 1 to 5."""
   rng = np.random.default_rng([seed, num_tasks, rank])
@@ -54,6 +61,7 @@ def assert_close(merged, expected, tolerance=1e-8):
   )
 
 
+@pytest.mark.usefixtures('each_way')
 @pytest.mark.parametrize('rank', [20, 2, 1])
 @pytest.mark.parametrize('num_tasks', cases.NUM_TASKS)
 @pytest.mark.parametrize('name', _METHODS)
@@ -90,6 +98,7 @@ def _denoised(matrix):
   return (left * values) @ right
 
 
+@pytest.mark.usefixtures('each_way')
 @pytest.mark.parametrize('name', _METHODS)
 def test_zeros_give_zeros_and_change_no_other_task(name):
   method, oracle = _METHODS[name]
@@ -99,6 +108,7 @@ def test_zeros_give_zeros_and_change_no_other_task(name):
   assert_close(method(tasks_of(matrices))['kernel'], oracle(matrices))
 
 
+@pytest.mark.usefixtures('each_way')
 @pytest.mark.parametrize('name', _METHODS)
 @pytest.mark.parametrize('shape', [(1, 1), (1, 4), (5, 2)])
 def test_small_matrices_have_their_rules(name, shape):
@@ -108,6 +118,7 @@ def test_small_matrices_have_their_rules(name, shape):
   assert_close(method(tasks_of(matrices))['kernel'], oracle(matrices))
 
 
+@pytest.mark.usefixtures('each_way')
 @pytest.mark.parametrize('name', _METHODS)
 def test_a_change_by_1e_12_changes_a_rank_deficient_merge_by_less_than_1e_6(
     name,
@@ -132,6 +143,24 @@ def test_a_change_by_1e_12_changes_a_rank_deficient_merge_by_less_than_1e_6(
   assert cases.relative_change(*uncut) > 0.5
 
 
+@pytest.mark.usefixtures('each_way')
+@pytest.mark.parametrize('scale', [None, 0.3, 5.0])
+@pytest.mark.parametrize('shape', [(40, 30), (30, 40)])
+def test_values_down_to_the_cut_have_their_vectors(shape, scale):
+  rng = np.random.default_rng(0)
+  left, _ = np.linalg.qr(rng.normal(size=(shape[0], 30)))
+  right, _ = np.linalg.qr(rng.normal(size=(shape[1], 30)))
+  cut = 1e-8 * (scale or 1.0)
+  values = np.r_[np.ones(10), np.full(10, 1.1 * cut), np.full(10, 0.9 * cut)]
+  found = spectra.svd((left * values) @ right.T, tolerance=1e-8, scale=scale)
+  assert len(found.values) == 20
+  assert_close(found.left().T @ found.left(), np.eye(20), 1e-12)
+  assert_close(found.right() @ found.right().T, np.eye(20), 1e-12)
+  sides = found.left().T @ left, found.right() @ right
+  assert_close(sides[0][:, :20] @ sides[1][:, :20].T, np.eye(20), 1e-6)
+
+
+@pytest.mark.usefixtures('each_way')
 def test_iso_c_stays_in_the_span_of_the_tasks():
   rng = np.random.default_rng(3)
   matrices = [np.outer(*rng.normal(size=(2, 8))) for _ in range(3)]
@@ -143,6 +172,7 @@ def test_iso_c_stays_in_the_span_of_the_tasks():
     assert energy == pytest.approx(share, abs=0.01)
 
 
+@pytest.mark.usefixtures('each_way')
 def test_iso_c_has_one_singular_value_and_keeps_their_sum():
   for rank in (20, 3):
     (matrix,) = matrices_of(1, rank)
@@ -153,6 +183,7 @@ def test_iso_c_has_one_singular_value_and_keeps_their_sum():
     np.testing.assert_allclose(after.sum(), before.sum(), rtol=1e-10)
 
 
+@pytest.mark.usefixtures('each_way')
 def test_tsv_of_one_task_and_of_orthogonal_tasks_is_their_sum():
   (matrix,) = matrices_of(1, 20)
   merged = tsv.tsv_m(tasks_of([matrix]))['kernel']
@@ -170,6 +201,7 @@ def test_tsv_of_one_task_and_of_orthogonal_tasks_is_their_sum():
   assert_close(merged, sum(kept))
 
 
+@pytest.mark.usefixtures('each_way')
 def test_tasks_that_share_a_direction_share_it_in_equal_parts():
   left, right = np.zeros(6), np.zeros(4)
   left[0] = right[1] = 1.0
@@ -191,6 +223,7 @@ def test_triples_are_dealt_out_until_the_rank_is_full():
         assert common >= 0 and common + own * num_tasks == size
 
 
+@pytest.mark.usefixtures('each_way')
 def test_few_singular_values_make_iso_cts_iso_c():
   matrices = matrices_of(8, 20)
   np.testing.assert_array_equal(
@@ -226,6 +259,7 @@ def test_a_tolerance_or_fraction_out_of_range_is_refused(method):
     iso.iso_cts(tasks, common_fraction=1.2)
 
 
+@pytest.mark.usefixtures('each_way')
 @pytest.mark.parametrize('dtype', [np.float32, np.float64])
 @pytest.mark.parametrize('sizes', [(14, 2, 2), (3, 2, 1), (5,), (6, 6), (1, 5)])
 @pytest.mark.parametrize('tolerance', [1e-3, 0.75])
