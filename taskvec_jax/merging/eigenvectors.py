@@ -47,7 +47,7 @@ def tridiagonal(lower: np.ndarray, park: parking.Park) -> Tridiagonal:
       lower, lower=True, lwork=int(work), overwrite_a=True
   )
   reflectors = [
-      park(lower[columns.start + 1 :, columns].T)
+      parking.parked(lower[columns.start + 1 :, columns].T, park)
       for columns in parking.slices(size - 1, _NUM_REFLECTORS)
   ]
   return Tridiagonal(diagonal, beside, reflectors, factors)
@@ -66,8 +66,10 @@ def vectors(form: Tridiagonal, num: int) -> np.ndarray:
 
   Args:
     form: of `tridiagonal`.
-    num: at least 1.
+    num: of them.
   """
+  if not num:
+    return np.zeros((len(form.diagonal), 0), form.diagonal.dtype)
   found = _of_tridiagonal(form, num)
   (ormqr,) = linalg.get_lapack_funcs(['ormqr'], [found])
   turned = parking.slices(len(found) - 1, _NUM_REFLECTORS)

@@ -9,6 +9,7 @@ import pathlib
 from typing import Any
 from typing import NamedTuple
 
+from taskvec_jax.merging import numerical_rank
 from taskvec_jax.merging import recipe as recipe_lib
 from taskvec_jax.merging import slice_merging
 from taskvec_jax.merging import slice_methods
@@ -144,13 +145,15 @@ def memory(job: Job) -> int:
     # What is held, and counts: breadcrumbs' of two thresholds a task.
     found += slice_merging.NUM_BYTES_HELD + 2 * 2**17 * itemsize * num_models
   if job.method in slice_methods.ON_MATRICES:
-    tensors = job.inputs.base.tensors
-    largest = itemsize * max(
-        (tensors[item.name].size for item in slices), default=0
-    )
-    # Three copies of a square matrix, or seven of one that LAPACK decomposes,
-    # and what BLAS packs.
-    found += 2**26 + max(3 * largest, 7 * min(largest, spectra.MAX_LAPACK))
+    tensors, tolerance = job.inputs.base.tensors, job.numbers['rank_tolerance']
+    size = max((tensors[item.name].size for item in slices), default=0)
+    held = [
+        spectra.num_bytes(
+            size, dtype, numerical_rank.tolerance_of(dtype, tolerance)
+        )
+        for dtype in dtypes
+    ]
+    found += 2**26 + max(held, default=0)  # the former is what BLAS packs
   return found
 
 

@@ -12,8 +12,8 @@ their sizes and times are looked at before and after: a file that changes in
 between is an error.
 
 Memory: a few slices of (T + 1) n elements, about 2^20; for methods on whole
-matrices three copies of the largest in float32 too. Matrices that wait lie in
-files without a name in the hidden folder.
+matrices two copies of the largest in float32, or three in float64, too.
+Matrices that wait lie in files without a name in the hidden folder.
 """
 
 from collections.abc import Callable

@@ -19,13 +19,13 @@ matrix is averaged. The papers choose the scaling on validation data among 0,
 0.1, ..., 3.
 
 Where this leaves the paper and its implementation, which guard nothing: only
-directions above the numerical rank count (see spectra; an uncut U V' gives the
-weight s_bar to directions that rounding chose). s_bar is the mean of the
-singular values that are kept: with the cut as without it, Iso-C keeps the sum
-of the singular values. The tasks' parts are cut against the norm of Delta_t,
-because what the projection leaves of a task inside the common space is rounding
-and would be its own measure. The number of tasks' triples never exceeds r,
-where rounding up would. A sum of zeros gives zeros.
+directions above the numerical rank count (see numerical_rank; an uncut U V'
+gives the weight s_bar to directions that rounding chose). s_bar is the mean of
+the singular values that are kept: with the cut as without it, Iso-C keeps the
+sum of the singular values. The tasks' parts are cut against the norm of
+Delta_t, because what the projection leaves of a task inside the common space is
+rounding and would be its own measure. The number of tasks' triples never
+exceeds r, where rounding up would. A sum of zeros gives zeros.
 
 Cost: a decomposition a matrix for Iso-C; T more and two of `[n, r]` for
 Iso-CTS.
@@ -43,6 +43,7 @@ import numpy as np
 from taskvec_jax.merging import checks
 from taskvec_jax.merging import leaves
 from taskvec_jax.merging import matrix_view
+from taskvec_jax.merging import numerical_rank
 from taskvec_jax.merging import parking
 from taskvec_jax.merging import spectra
 from taskvec_jax.typing import Params
@@ -62,7 +63,7 @@ def iso_c(
     ValueError: no task, trees that differ, or a tolerance out of its range.
   """
   checks.check_task_vectors(task_vectors)
-  spectra.check_tolerance(rank_tolerance)
+  numerical_rank.check_tolerance(rank_tolerance)
   return matrix_view.merged(
       iso_c_matrix, task_vectors, rank_tolerance=rank_tolerance
   )
@@ -86,7 +87,7 @@ def iso_cts(
   """
   checks.check_task_vectors(task_vectors)
   checks.check_fraction('common_fraction', common_fraction)
-  spectra.check_tolerance(rank_tolerance)
+  numerical_rank.check_tolerance(rank_tolerance)
   return matrix_view.merged(
       functools.partial(iso_cts_matrix, common_fraction=common_fraction),
       task_vectors,
@@ -98,12 +99,13 @@ def iso_c_matrix(
     matrices: Sequence[parking.Parked],
     tolerance: float,
     *,
-    park: parking.Park = parking.held,
+    park: parking.Park = parking.in_memory,
 ) -> np.ndarray:
   """Returns `s_bar U V'` `[n_in, n_out]` of T matrices `[n_in, n_out]`."""
-  merged, values = spectra.polar(
-      spectra.added(matrices), tolerance=tolerance, park=park
+  parked, values = spectra.polar(
+      spectra.added(matrices, park), tolerance=tolerance, park=park
   )
+  merged = parked()
   merged *= _mean(values)
   return merged
 
@@ -113,36 +115,34 @@ def iso_cts_matrix(
     tolerance: float,
     *,
     common_fraction: float,
-    park: parking.Park = parking.held,
+    park: parking.Park = parking.in_memory,
 ) -> np.ndarray:
   """Returns `s_bar polar(U) polar(V)'` of T matrices `[n_in, n_out]`."""
   num_common, num_own = allocation(
-      min(matrices[0]().shape), len(matrices), common_fraction=common_fraction
+      min(matrices[0].shape), len(matrices), common_fraction=common_fraction
   )
   if num_own == 0:
     return iso_c_matrix(matrices, tolerance, park=park)
   common = spectra.svd(
-      spectra.added(matrices),
+      spectra.added(matrices, park),
       tolerance=tolerance,
       most=num_common,
       park=park,
   )
   parts = [common]
   for matrix in matrices:
-    norm = spectra.norm(matrix())
     parts.append(
         spectra.svd(
-            spectra.outside(matrix(), common.left()),
+            spectra.outside(matrix, common.left, park),
             tolerance=tolerance,
-            scale=norm,
+            scale=spectra.norm(matrix, park),
             most=num_own,
             park=park,
         )
     )
   parts = spectra.orthogonalised(parts, tolerance=tolerance, park=park)
-  merged = parts.left() @ parts.right()
-  merged *= _mean(parts.values)
-  return merged
+  values = np.full_like(parts.values, _mean(parts.values))
+  return spectra.product(parts._replace(values=values))
 
 
 def allocation(

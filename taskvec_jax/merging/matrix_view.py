@@ -26,7 +26,6 @@ do; scaling applies to it all the same.
 from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
-import functools
 import math
 from typing import NamedTuple
 
@@ -35,6 +34,7 @@ import numpy as np
 from taskvec_jax.merging import averaging
 from taskvec_jax.merging import checks
 from taskvec_jax.merging import leaves
+from taskvec_jax.merging import numerical_rank
 from taskvec_jax.merging import parking
 from taskvec_jax.merging import spectra
 from taskvec_jax.typing import Array
@@ -83,7 +83,7 @@ def merged(
     task_vectors: task name -> `tau_t`.
     rank_tolerance: None for the default of each leaf's dtype.
   """
-  tolerances = spectra.tolerances(task_vectors, rank_tolerance)
+  tolerances = numerical_rank.tolerances(task_vectors, rank_tolerance)
 
   def merged_leaf(name: str, stack: Array) -> Array:
     shape = stack.shape[1:]
@@ -91,7 +91,7 @@ def merged(
     if view is None:
       return averaging.mean(stack)
     matrices = [
-        functools.partial(np.array, np.reshape(leaf, view)) for leaf in stack
+        parking.Memory(np.asarray(leaf).reshape(view)) for leaf in stack
     ]
     return matrix_fn(matrices, tolerances[name]).reshape(shape)
 
@@ -111,21 +111,23 @@ def ranks(
     ValueError: no task, trees that differ, or a tolerance out of its range.
   """
   checks.check_task_vectors(task_vectors)
-  spectra.check_tolerance(rank_tolerance)
+  numerical_rank.check_tolerance(rank_tolerance)
   found = {}
-  tolerances = spectra.tolerances(task_vectors, rank_tolerance)
+  tolerances = numerical_rank.tolerances(task_vectors, rank_tolerance)
   for name, stack in leaves.stacks(task_vectors):
     view = matrix_shape(name, stack.shape[1:])
     if view is None:
       continue
     tolerance = tolerances[name]
-    matrices = np.asarray(stack).reshape(len(stack), *view)
+    matrices = list(map(parking.Memory, np.asarray(stack).reshape(-1, *view)))
     found[name] = Ranks(
         full=min(view),
         tasks={
             task: spectra.rank(matrix, tolerance=tolerance)
             for task, matrix in zip(task_vectors, matrices, strict=True)
         },
-        total=spectra.rank(np.sum(matrices, axis=0), tolerance=tolerance),
+        total=spectra.rank(
+            spectra.added(matrices, parking.in_memory), tolerance=tolerance
+        ),
     )
   return found

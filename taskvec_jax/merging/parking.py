@@ -1,18 +1,58 @@
-"""Arrays that wait, in memory or on disk, while others are worked on."""
+"""Arrays that wait, in memory or on disk, while others are worked on.
+
+They are written row after row and read by rows, so that no more than some of
+them need to be in memory at once.
+"""
 
 from collections.abc import Callable
 import os
 import tempfile
+from typing import Protocol
 import weakref
 
 import numpy as np
 
-_NUM_ROWS = 64  # that are written at once
+_ALL = slice(None)
+NUM_ROWS = 64  # that are moved or worked on at once
 
-# Returns an array, which may be overwritten.
-Parked = Callable[[], np.ndarray]
-# Takes an array, and returns what gives it back.
-Park = Callable[[np.ndarray], Parked]
+
+class Parked(Protocol):
+  """An array that waits."""
+
+  dtype: np.dtype
+  shape: tuple[int, ...]
+
+  def add(self, part: np.ndarray) -> None:
+    """Writes a part, in C order, behind those before it."""
+
+  def __call__(self, rows: slice = _ALL) -> np.ndarray:
+    """Reads rows that follow each other, each time as a new array."""
+    ...
+
+
+# Returns an array of a dtype and shape to be written.
+Park = Callable[[np.dtype, tuple[int, ...]], Parked]
+
+
+class Memory:
+  """An array in memory."""
+
+  def __init__(self, array: np.ndarray):
+    """Wraps an array, whose values count as written unless `add` is called."""
+    self.dtype = array.dtype
+    self.shape = array.shape
+    self._array = array
+    self._num_written = 0
+
+  def add(self, part: np.ndarray) -> None:
+    """Writes a part, in C order, behind those before it."""
+    stop = self._num_written + part.size
+    self._array.reshape(-1)[self._num_written : stop] = part.reshape(-1)
+    self._num_written = stop
+
+  def __call__(self, rows: slice = _ALL) -> np.ndarray:
+    """Reads rows that follow each other, each time as a new array."""
+    return np.array(self._array[rows], order='C')
 
 
 class File:
@@ -20,13 +60,14 @@ class File:
 
   def __init__(
       self,
-      folder: str | os.PathLike[str],
       dtype: np.dtype,
       shape: tuple[int, ...],
+      *,
+      folder: str | os.PathLike[str],
   ):
     """Makes the file in a folder, empty."""
-    self._dtype = dtype
-    self._shape = shape
+    self.dtype = dtype
+    self.shape = shape
     self._file = tempfile.TemporaryFile(dir=folder)
     weakref.finalize(self, self._file.close)
 
@@ -36,32 +77,46 @@ class File:
     Raises:
       OSError: the folder is full.
     """
+    self._file.seek(0, os.SEEK_END)
     self._file.write(_bytes(np.ascontiguousarray(part)))
 
-  def __call__(self) -> np.ndarray:
-    """Reads the array, each time as a new one."""
-    array = np.empty(self._shape, self._dtype)
-    self._file.seek(0)
+  def __call__(self, rows: slice = _ALL) -> np.ndarray:
+    """Reads rows that follow each other, each time as a new array."""
+    start, stop, _ = rows.indices(self.shape[0])
+    array = np.empty((stop - start, *self.shape[1:]), self.dtype)
+    self._file.seek(array[:1].nbytes * start)
     self._file.readinto(_bytes(array))
     return array
 
 
-def on_disk(array: np.ndarray, *, folder: str | os.PathLike[str]) -> File:
-  """Parks an array in a file in a folder.
+def in_memory(dtype: np.dtype, shape: tuple[int, ...]) -> Memory:
+  """Returns an array in memory to be written."""
+  return Memory(np.empty(shape, dtype))
 
-  Raises:
-    OSError: the folder cannot be written or is full.
+
+def parked(array: np.ndarray, park: Park) -> Parked:
+  """Returns an array, parked."""
+  return by_rows(lambda rows: array[rows], array.dtype, array.shape, park)
+
+
+def by_rows(
+    fn: Callable[[slice], np.ndarray],
+    dtype: np.dtype,
+    shape: tuple[int, ...],
+    park: Park,
+) -> Parked:
+  """Returns the array of which `fn` gives any rows, parked.
+
+  Args:
+    fn: rows -> that part of the array, whose dtype may be another.
+    dtype: of the array.
+    shape: of the array.
+    park: where it waits.
   """
-  file = File(folder, array.dtype, array.shape)
-  for rows in slices(len(array), _NUM_ROWS):
-    file.add(array[rows])
-  return file
-
-
-def held(array: np.ndarray) -> Parked:
-  """Parks an array in memory; a part of a larger one as a copy."""
-  kept = array if array.base is None else array.copy()
-  return lambda: kept
+  found = park(dtype, shape)
+  for rows in slices(shape[0], NUM_ROWS):
+    found.add(fn(rows).astype(dtype, copy=False))
+  return found
 
 
 def slices(size: int, step: int) -> list[slice]:

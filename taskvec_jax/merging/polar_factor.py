@@ -12,8 +12,9 @@ are enough for any, five for 1e-10. Small bounds have large c, and then `X (I +
 c X' X)^-1` comes from a QR decomposition of `[sqrt(c) X; I]`, which is stable
 whatever c is; later, when c < 100, from a Cholesky decomposition.
 
-With the eigenvectors of H (see eigenvectors) this gives the singular value
-decomposition in half the memory that LAPACK's wants, in up to twice its time.
+With H = V diag(s) V' (see eigenvectors), U is Q V: a singular value
+decomposition in half the memory of LAPACK's, three copies of a square matrix,
+in up to twice its time.
 
 Source: Nakatsukasa, Bai and Gygi, "Optimizing Halley's iteration for computing
 the matrix polar decomposition", SIAM J. Matrix Anal. Appl. 31, 2010; for the
@@ -27,10 +28,56 @@ from collections.abc import Iterator
 import numpy as np
 from scipy import linalg
 
+from taskvec_jax.merging import eigenvectors
+from taskvec_jax.merging import numerical_rank
 from taskvec_jax.merging import parking
 
 _BLOCK = 128  # rows or columns that are worked on at once
 _MAX_CHOLESKY = 100.0  # c up to which I + c X' X is well conditioned
+
+
+def triples(
+    matrix: parking.Parked, cut: numerical_rank.Cut, park: parking.Park
+) -> numerical_rank.Kept:
+  """Returns the triples that count, in the matrix's own dtype.
+
+  Args:
+    matrix: `[n_in, n_out]`, n_in >= n_out, float64 or float32.
+    cut: which count.
+    park: where the reflectors of H wait.
+  """
+  factor, form = _factors(matrix, cut, park)
+  # But for rounding none is negative; a cut that lets rounding in lets in both.
+  values = eigenvectors.values(form)
+  sizes = np.abs(values)
+  order = np.argsort(sizes, kind='stable')
+  kept = order[len(order) - numerical_rank.num_kept(sizes, cut) :]
+  first = kept.min(initial=len(sizes))
+  vectors = eigenvectors.vectors(form, len(sizes) - first)
+  if np.any(np.diff(kept) != 1):
+    vectors = vectors[:, kept - first]
+  return numerical_rank.Kept(
+      lambda rows: factor[rows] @ vectors, sizes[kept], vectors
+  )
+
+
+def _factors(
+    matrix: parking.Parked, cut: numerical_rank.Cut, park: parking.Park
+) -> tuple[np.ndarray, eigenvectors.Tridiagonal]:
+  """Returns Q, orthonormal as far as values count, and the form of H."""
+  factor = np.asfortranarray(matrix())
+  norm = float(np.linalg.norm(factor)) or 1.0
+  # s_1 is at least the root of the mean square.
+  scale = norm / factor.shape[1] ** 0.5 if cut.scale is None else cut.scale
+  least = cut.tolerance * scale / norm / 2
+  least = max(least, float(np.finfo(factor.dtype).eps) ** 2)
+  factor = polar_factor(factor, min(least, 0.5))
+  (syr2k,) = linalg.get_blas_funcs(['syr2k'], [factor])
+  return factor, eigenvectors.tridiagonal(
+      # (Q' A + A' Q) / 2
+      syr2k(0.5, factor, np.asfortranarray(matrix()), trans=True, lower=True),
+      park,
+  )
 
 
 def polar_factor(matrix: np.ndarray, smallest: float) -> np.ndarray:

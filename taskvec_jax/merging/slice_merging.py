@@ -27,10 +27,10 @@ from taskvec_jax.merging import breadcrumbs
 from taskvec_jax.merging import dare
 from taskvec_jax.merging import leaves
 from taskvec_jax.merging import matrix_view
+from taskvec_jax.merging import numerical_rank
 from taskvec_jax.merging import parking
 from taskvec_jax.merging import pcgrad
 from taskvec_jax.merging import selection
-from taskvec_jax.merging import spectra
 from taskvec_jax.merging import streams
 from taskvec_jax.merging import tall_masks
 from taskvec_jax.merging import ties
@@ -254,13 +254,13 @@ def prepare_on_matrices(
         merged.clear()
         # The coarsest of the files' dtypes says what is rounding.
         tolerance = max(
-            spectra.tolerance_of(dtype, rank_tolerance)
+            numerical_rank.tolerance_of(dtype, rank_tolerance)
             for dtype in survey.stored[item.name]
         )
         merged[item.name] = matrix_fn(
             _parked(survey, item.name, view),
             tolerance,
-            park=functools.partial(parking.on_disk, folder=survey.scratch),
+            park=functools.partial(parking.File, folder=survey.scratch),
             **own,
         ).reshape(-1)
       return merged[item.name][item.start : item.stop]
@@ -275,7 +275,9 @@ def _parked(
 ) -> list[parking.File]:
   """Returns the tasks' matrices, after a pass over them."""
   dtype = survey.dtypes[name]
-  parked = [parking.File(survey.scratch, dtype, view) for _ in survey.tasks]
+  parked = [
+      parking.File(dtype, view, folder=survey.scratch) for _ in survey.tasks
+  ]
   for _, vectors in survey.vectors((name,)):
     for matrix, vector in zip(parked, vectors, strict=True):
       matrix.add(vector)

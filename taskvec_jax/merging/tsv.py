@@ -13,12 +13,13 @@ Everything else is averaged. The paper's scaling is 1, or the best of 0, 0.1,
 
 Where this leaves the paper and its implementation: triples below the numerical
 rank are not taken in, and the polar factors stop at the numerical rank of U and
-V (see spectra). The implementation takes k triples whatever the rank, so that
-a rank-deficient matrix's arbitrary null vectors turn the other tasks'. Tasks
-that share a direction exactly share it in equal parts here. A matrix with fewer
-singular values than there are tasks, k = 0, is averaged; the implementation
-gives zeros. It also averages the leaf that is called text_projection; here
-every matrix is decomposed. One task gives its own task vector.
+V (see numerical_rank). The implementation takes k triples whatever the rank, so
+that a rank-deficient matrix's arbitrary null vectors turn the other tasks'.
+Tasks that share a direction exactly share it in equal parts here. A matrix with
+fewer singular values than there are tasks, k = 0, is averaged; the
+implementation gives zeros. It also averages the leaf that is called
+text_projection; here every matrix is decomposed. One task gives its own task
+vector.
 
 Cost: a decomposition a task and matrix, two of `[n, k T]`.
 
@@ -33,6 +34,7 @@ import numpy as np
 
 from taskvec_jax.merging import checks
 from taskvec_jax.merging import matrix_view
+from taskvec_jax.merging import numerical_rank
 from taskvec_jax.merging import parking
 from taskvec_jax.merging import spectra
 from taskvec_jax.typing import Params
@@ -52,7 +54,7 @@ def tsv_m(
     ValueError: no task, trees that differ, or a tolerance out of its range.
   """
   checks.check_task_vectors(task_vectors)
-  spectra.check_tolerance(rank_tolerance)
+  numerical_rank.check_tolerance(rank_tolerance)
   return matrix_view.merged(
       tsv_m_matrix, task_vectors, rank_tolerance=rank_tolerance
   )
@@ -62,17 +64,16 @@ def tsv_m_matrix(
     matrices: Sequence[parking.Parked],
     tolerance: float,
     *,
-    park: parking.Park = parking.held,
+    park: parking.Park = parking.in_memory,
 ) -> np.ndarray:
   """Returns `U* S V*'` `[n_in, n_out]` of T matrices `[n_in, n_out]`."""
-  num_kept = min(matrices[0]().shape) // len(matrices)
+  num_kept = min(matrices[0].shape) // len(matrices)
   if num_kept == 0:
-    return spectra.added(matrices) / len(matrices)
+    return spectra.added(matrices, park)() / len(matrices)
   parts = [
-      spectra.svd(matrix(), tolerance=tolerance, most=num_kept, park=park)
+      spectra.svd(matrix, tolerance=tolerance, most=num_kept, park=park)
       for matrix in matrices
   ]
-  parts = spectra.orthogonalised(parts, tolerance=tolerance, park=park)
-  left = parts.left()
-  left *= parts.values
-  return left @ parts.right()
+  return spectra.product(
+      spectra.orthogonalised(parts, tolerance=tolerance, park=park)
+  )

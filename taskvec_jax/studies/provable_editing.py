@@ -224,8 +224,9 @@ def low_rank(task_vector: Params, rank: int) -> Params:
   """Returns the task vector, each matrix cut to its `rank` largest triples."""
 
   def cut(matrices, tolerance):
-    parts = spectra.svd(matrices[0](), tolerance=tolerance, most=rank)
-    return (parts.left() * parts.values) @ parts.right()
+    return spectra.product(
+        spectra.svd(matrices[0], tolerance=tolerance, most=rank)
+    )
 
   return matrix_view.merged(cut, {'task': task_vector})
 

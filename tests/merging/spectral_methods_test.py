@@ -6,6 +6,7 @@ import pytest
 from scipy import linalg
 
 from taskvec_jax.merging import iso
+from taskvec_jax.merging import numerical_rank
 from taskvec_jax.merging import parking
 from taskvec_jax.merging import spectra
 from taskvec_jax.merging import tsv
@@ -152,12 +153,31 @@ def test_values_down_to_the_cut_have_their_vectors(shape, scale):
   right, _ = np.linalg.qr(rng.normal(size=(shape[1], 30)))
   cut = 1e-8 * (scale or 1.0)
   values = np.r_[np.ones(10), np.full(10, 1.1 * cut), np.full(10, 0.9 * cut)]
-  found = spectra.svd((left * values) @ right.T, tolerance=1e-8, scale=scale)
+  matrix = parking.Memory((left * values) @ right.T)
+  found = spectra.svd(matrix, tolerance=1e-8, scale=scale)
   assert len(found.values) == 20
   assert_close(found.left().T @ found.left(), np.eye(20), 1e-12)
-  assert_close(found.right() @ found.right().T, np.eye(20), 1e-12)
-  sides = found.left().T @ left, found.right() @ right
+  assert_close(found.right().T @ found.right(), np.eye(20), 1e-12)
+  sides = found.left().T @ left, found.right().T @ right
   assert_close(sides[0][:, :20] @ sides[1][:, :20].T, np.eye(20), 1e-6)
+
+
+@pytest.mark.usefixtures('each_way')
+@pytest.mark.parametrize('shape', [(40, 30), (30, 40)])
+def test_float32_below_its_default_tolerance_is_known_to_its_own_rounding(
+    shape,
+):
+  rng = np.random.default_rng(0)
+  left, _ = np.linalg.qr(rng.normal(size=(shape[0], 30)))
+  right, _ = np.linalg.qr(rng.normal(size=(shape[1], 30)))
+  values = np.geomspace(1.0, 1e-5, 30)
+  matrix = ((left * values) @ right.T).astype(np.float32)
+  found = spectra.svd(parking.Memory(matrix), tolerance=3e-6)
+  assert len(found.values) == 30 and found.values.dtype == np.float32
+  assert_close(spectra.product(found), matrix, 3e-6)
+  for side in (found.left(), found.right()):
+    assert side.dtype == np.float32
+    assert_close(side.T @ side, np.eye(30), 1e-5)
 
 
 @pytest.mark.usefixtures('each_way')
@@ -233,11 +253,11 @@ def test_few_singular_values_make_iso_cts_iso_c():
 
 
 def test_the_tolerance_follows_the_dtype():
-  assert spectra.tolerance_of(np.float64) == 2.0**-26
-  assert spectra.tolerance_of(np.float32) == pytest.approx(2.0**-11.5)
-  assert spectra.tolerance_of(ml_dtypes.bfloat16) == 2.0**-7
-  assert spectra.tolerance_of(np.float16) == 2.0**-10
-  assert spectra.tolerance_of(np.float32, 0.1) == 0.1
+  assert numerical_rank.tolerance_of(np.float64) == 2.0**-26
+  assert numerical_rank.tolerance_of(np.float32) == pytest.approx(2.0**-11.5)
+  assert numerical_rank.tolerance_of(ml_dtypes.bfloat16) == 2.0**-7
+  assert numerical_rank.tolerance_of(np.float16) == 2.0**-10
+  assert numerical_rank.tolerance_of(np.float32, 0.1) == 0.1
 
 
 def test_rounding_to_float32_and_bfloat16_does_not_raise_the_rank():
@@ -270,19 +290,18 @@ def test_blocks_are_made_orthonormal_as_the_whole_is(sizes, tolerance, dtype):
     left, _ = np.linalg.qr(rng.normal(size=(20, num)))
     right, _ = np.linalg.qr(rng.normal(size=(30, num)))
     if parts:  # the largest singular value is nearly sqrt(2), and one is 0
-      left[:, 0], right[:, 0] = parts[0].left()[:, 0], parts[0].right()[0]
+      left[:, 0] = parts[0].left()[:, 0]
+      right[:, 0] = parts[0].right()[:, 0]
       left, right = np.linalg.qr(left)[0], np.linalg.qr(right)[0]
-    arrays = left.astype(dtype), np.ones(num, dtype), right.T.astype(dtype)
+    arrays = left.astype(dtype), np.ones(num, dtype), right.astype(dtype)
     parts.append(
         spectra.Svd(
-            parking.held(arrays[0].copy()),
-            arrays[1],
-            parking.held(arrays[2].copy()),
+            parking.Memory(arrays[0]), arrays[1], parking.Memory(arrays[2])
         )
     )
   found = spectra.orthogonalised(parts, tolerance=tolerance)
-  for side, axis in (('left', 1), ('right', 0)):
-    joined = np.concatenate([getattr(p, side)() for p in parts], axis=axis)
+  for side in ('left', 'right'):
+    joined = np.hstack([getattr(part, side)() for part in parts])
     u, s, v = np.linalg.svd(joined.astype(np.float64), full_matrices=False)
     kept = s > tolerance * s[0]
     assert_close(
@@ -303,8 +322,9 @@ def test_a_decomposition_that_does_not_converge_is_done_the_older_way(
       raise linalg.LinAlgError('SVD did not converge')
     return plain(matrix, **options)
 
-  matrix = np.random.default_rng(0).normal(size=(5, 9))
-  expected, _ = spectra.polar(matrix.copy(), tolerance=1e-8)
+  matrix = parking.Memory(np.random.default_rng(0).normal(size=(5, 9)))
+  expected, _ = spectra.polar(matrix, tolerance=1e-8)
   monkeypatch.setattr(linalg, 'svd', stubborn)
-  assert_close(spectra.polar(matrix, tolerance=1e-8)[0], expected, 1e-12)
+  found, _ = spectra.polar(matrix, tolerance=1e-8)
+  assert_close(found(), expected(), 1e-12)
   assert asked == ['gesdd', 'gesvd']
