@@ -8,7 +8,7 @@ factor (see polar_factor).
 
 Memory: matrices wait, and go through memory some rows at a time. What is held
 at most is one matrix `[n, n]` of float64, n = min(n_in, n_out), where the Gram
-matrix is gone by; three copies of the matrix by the polar factor; and six by
+matrix is gone by; three copies of the matrix by the polar factor; and seven by
 LAPACK, which is why it is for matrices up to 8 MiB.
 """
 
@@ -228,13 +228,14 @@ def _polar_of_blocks(
   first, *others = blocks
   if not others:
     return first
-  num_first, num_rows = first.shape[1], first.shape[0]
+  num_rows, num_first = first.shape
   num_others = sum(other.shape[1] for other in others)
+  shape = num_rows, num_first + num_others
   if num_first <= num_others or tolerance * len(blocks) ** 0.5 >= 1:
     joined = parking.by_rows(
         lambda rows: np.hstack([block(rows) for block in blocks]),
         first.dtype,
-        (num_rows, num_first + num_others),
+        shape,
         park,
     )
     return polar(joined, tolerance=tolerance, park=park)[0]
@@ -260,9 +261,7 @@ def _polar_of_blocks(
     kept += (changed[:, :num_touched] - kept @ touched) @ touched.T
     return np.hstack([kept, changed[:, num_touched:]])
 
-  return parking.by_rows(
-      whole, first.dtype, (num_rows, num_first + num_others), park
-  )
+  return parking.by_rows(whole, first.dtype, shape, park)
 
 
 def _inner(left: parking.Parked, right: parking.Parked) -> np.ndarray:
