@@ -100,14 +100,10 @@ def iso_c_matrix(
     tolerance: float,
     *,
     park: parking.Park = parking.in_memory,
-) -> np.ndarray:
+) -> parking.Parked:
   """Returns `s_bar U V'` `[n_in, n_out]` of T matrices `[n_in, n_out]`."""
-  parked, values = spectra.polar(
-      spectra.added(matrices, park), tolerance=tolerance, park=park
-  )
-  merged = parked()
-  merged *= _mean(values)
-  return merged
+  total = spectra.added(matrices, park)
+  return _flattened(spectra.svd(total, tolerance=tolerance, park=park), park)
 
 
 def iso_cts_matrix(
@@ -116,7 +112,7 @@ def iso_cts_matrix(
     *,
     common_fraction: float,
     park: parking.Park = parking.in_memory,
-) -> np.ndarray:
+) -> parking.Parked:
   """Returns `s_bar polar(U) polar(V)'` of T matrices `[n_in, n_out]`."""
   num_common, num_own = allocation(
       min(matrices[0].shape), len(matrices), common_fraction=common_fraction
@@ -135,14 +131,14 @@ def iso_cts_matrix(
         spectra.svd(
             spectra.outside(matrix, common.left, park),
             tolerance=tolerance,
-            scale=spectra.norm(matrix, park),
+            scale=spectra.norm(matrix, tolerance=tolerance, park=park),
             most=num_own,
             park=park,
         )
     )
-  parts = spectra.orthogonalised(parts, tolerance=tolerance, park=park)
-  values = np.full_like(parts.values, _mean(parts.values))
-  return spectra.product(parts._replace(values=values))
+  return _flattened(
+      spectra.orthogonalised(parts, tolerance=tolerance, park=park), park
+  )
 
 
 def allocation(
@@ -154,5 +150,8 @@ def allocation(
   return size - num_own * num_tasks, num_own
 
 
-def _mean(values: np.ndarray) -> np.floating | float:
-  return np.mean(values) if values.size else 0.0
+def _flattened(parts: spectra.Svd, park: parking.Park) -> parking.Parked:
+  """Returns `s_bar U V'`."""
+  mean = np.mean(parts.values) if parts.values.size else 0.0
+  values = np.full_like(parts.values, mean)
+  return spectra.product(parts._replace(values=values), park)

@@ -71,7 +71,7 @@ def matrix_shape(name: str, shape: tuple[int, ...]) -> tuple[int, int] | None:
 
 
 def merged(
-    matrix_fn: Callable[[Sequence[parking.Parked], float], np.ndarray],
+    matrix_fn: Callable[[Sequence[parking.Parked], float], parking.Parked],
     task_vectors: Mapping[str, Params],
     *,
     rank_tolerance: float | None = None,
@@ -93,7 +93,7 @@ def merged(
     matrices = [
         parking.Memory(np.asarray(leaf).reshape(view)) for leaf in stack
     ]
-    return matrix_fn(matrices, tolerances[name]).reshape(shape)
+    return matrix_fn(matrices, tolerances[name])().reshape(shape)
 
   return leaves.merged(merged_leaf, task_vectors)
 

@@ -28,8 +28,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from taskvec_jax.merging import leaves
+from taskvec_jax.merging import parking
 from taskvec_jax.typing import Params
 
+NUM_RIGHT = 512  # rows of V that are worked with at once
 FLOAT32_TOLERANCE = float(jnp.finfo(jnp.float32).eps) ** 0.5
 
 
@@ -46,7 +48,7 @@ class Kept(NamedTuple):
 
   left: Callable[[slice], np.ndarray]  # rows of U [n_in, rank]
   values: np.ndarray  # s [rank]
-  right: np.ndarray  # V [n_out, rank]
+  right: parking.Parked  # V [n_out, rank]
 
 
 def num_kept(values: np.ndarray, cut: Cut) -> int:

@@ -104,6 +104,8 @@ def by_rows(
     dtype: np.dtype,
     shape: tuple[int, ...],
     park: Park,
+    *,
+    num_rows: int = NUM_ROWS,
 ) -> Parked:
   """Returns the array of which `fn` gives any rows, parked.
 
@@ -112,11 +114,36 @@ def by_rows(
     dtype: of the array.
     shape: of the array.
     park: where it waits.
+    num_rows: that are asked for at once.
   """
   found = park(dtype, shape)
-  for rows in slices(shape[0], NUM_ROWS):
+  for rows in slices(shape[0], num_rows):
     found.add(fn(rows).astype(dtype, copy=False))
   return found
+
+
+def transposed(array: Parked, park: Park) -> Parked:
+  """Returns the transpose of an array of two axes, parked."""
+  num_rows, num_columns = array.shape
+
+  def made(columns: slice) -> np.ndarray:
+    found = np.empty((columns.stop - columns.start, num_rows), array.dtype)
+    for rows in slices(num_rows, NUM_ROWS):
+      found[:, rows] = array(rows)[:, columns].T
+    return found
+
+  return by_rows(
+      made,
+      array.dtype,
+      (num_columns, num_rows),
+      park,
+      num_rows=in_few_parts(num_columns),
+  )
+
+
+def in_few_parts(num_rows: int) -> int:
+  """Returns how many rows to make at once if each time much must be read."""
+  return max(num_rows // 16, NUM_ROWS)
 
 
 def slices(size: int, step: int) -> list[slice]:

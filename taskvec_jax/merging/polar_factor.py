@@ -57,7 +57,7 @@ def triples(
   if np.any(np.diff(kept) != 1):
     vectors = vectors[:, kept - first]
   return numerical_rank.Kept(
-      lambda rows: factor[rows] @ vectors, sizes[kept], vectors
+      lambda rows: factor[rows] @ vectors, sizes[kept], parking.Memory(vectors)
   )
 
 

@@ -233,7 +233,7 @@ def prepare_breadcrumbs(survey: Survey, numbers: Numbers) -> MergeFn:
 
 
 def prepare_on_matrices(
-    matrix_fn: Callable[..., np.ndarray],
+    matrix_fn: Callable[..., parking.Parked],
 ) -> Callable[[Survey, Numbers], MergeFn]:
   """Returns `prepare` of a method on whole matrices; the rest is averaged.
 
@@ -244,7 +244,7 @@ def prepare_on_matrices(
   def prepare(survey: Survey, numbers: Numbers) -> MergeFn:
     own = _own(numbers)
     rank_tolerance = own.pop('rank_tolerance')
-    merged: dict[str, np.ndarray] = {}  # the one whose slices are asked for
+    merged: dict[str, parking.Parked] = {}  # the one whose slices are asked for
 
     def merge(item: streams.Slice, vectors: np.ndarray) -> Array:
       view = matrix_view.matrix_shape(item.name, survey.shapes[item.name])
@@ -262,8 +262,11 @@ def prepare_on_matrices(
             tolerance,
             park=functools.partial(parking.File, folder=survey.scratch),
             **own,
-        ).reshape(-1)
-      return merged[item.name][item.start : item.stop]
+        )
+      # Rows that hold the slice, and of them the slice.
+      first, last = item.start // view[1], (item.stop - 1) // view[1]
+      rows = merged[item.name](slice(first, last + 1)).reshape(-1)
+      return rows[item.start - first * view[1] :][: item.size]
 
     return merge
 

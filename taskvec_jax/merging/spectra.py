@@ -7,9 +7,10 @@ LAPACK's singular value decomposition, or if they are large by their polar
 factor (see polar_factor).
 
 Memory: matrices wait, and go through memory some rows at a time. What is held
-at most is one matrix `[n, n]` of float64, n = min(n_in, n_out), where the Gram
-matrix is gone by; three copies of the matrix by the polar factor; and seven by
-LAPACK, which is why it is for matrices up to 8 MiB.
+at most is half a matrix `[n, n]` of float64, n = min(n_in, n_out), where the
+Gram matrix is gone by (a whole one if many singular values are equal); three
+copies of the matrix by the polar factor; and seven by LAPACK, which is why it
+is for matrices up to 8 MiB.
 """
 
 from collections.abc import Sequence
@@ -73,9 +74,10 @@ def svd(
       matrix.dtype,
       (num_long, rank),
       park,
+      num_rows=parking.in_few_parts(num_long),
   )
   short = parking.by_rows(
-      lambda rows: kept.right[rows, ::-1],
+      lambda rows: kept.right(rows)[:, ::-1],
       matrix.dtype,
       (num_short, rank),
       park,
@@ -116,19 +118,26 @@ def orthogonalised(
   return Svd(left, np.concatenate([part.values for part in parts]), right)
 
 
-def product(parts: Svd) -> np.ndarray:
+def product(
+    parts: Svd, park: parking.Park = parking.in_memory
+) -> parking.Parked:
   """Returns `U diag(s) V'` `[n_in, n_out]`."""
-  found = np.empty(
-      (parts.left.shape[0], parts.right.shape[0]), parts.left.dtype
+  num_rows, num_columns = parts.left.shape[0], parts.right.shape[0]
+
+  def made(rows: slice) -> np.ndarray:
+    left = parts.left(rows) * parts.values
+    found = np.empty((len(left), num_columns), left.dtype)
+    for columns in parking.slices(num_columns, numerical_rank.NUM_RIGHT):
+      found[:, columns] = left @ parts.right(columns).T
+    return found
+
+  return parking.by_rows(
+      made,
+      parts.left.dtype,
+      (num_rows, num_columns),
+      park,
+      num_rows=parking.in_few_parts(num_rows),
   )
-  turned, long, short = found, parts.left, parts.right
-  if len(found) < found.shape[1]:
-    turned, long, short = found.T, parts.right, parts.left
-  held = short()
-  held *= parts.values
-  for rows in parking.slices(len(turned), parking.NUM_ROWS):
-    turned[rows] = long(rows) @ held.T
-  return found
 
 
 def polar(
@@ -136,36 +145,39 @@ def polar(
     *,
     tolerance: float,
     park: parking.Park = parking.in_memory,
-) -> tuple[parking.Parked, np.ndarray]:
-  """Returns `P Q'` and `d` of `matrix = P diag(d) Q'`, cut at its rank.
+) -> parking.Parked:
+  """Returns `P Q'` of `matrix = P diag(d) Q'`, cut at its rank.
 
   The nearest matrix with orthonormal columns (or rows, if it is wide) at full
   rank; below it the nearest partial isometry on the same space, which unlike
   the former is unique. A matrix without entries is returned as it is.
   """
   if 0 in matrix.shape:
-    return matrix, np.zeros(0, matrix.dtype)
-  found, values = _tall_polar(matrix, tolerance, park)
-  return parking.parked(found().T, park) if _is_wide(matrix) else found, values
+    return matrix
+  parts = svd(matrix, tolerance=tolerance, park=park)
+  return product(parts._replace(values=np.ones_like(parts.values)), park)
 
 
 def rank(matrix: parking.Parked, *, tolerance: float) -> int:
   """Returns the number of singular values above `tolerance s_1`."""
   if gram_matrix.resolves(matrix.dtype, tolerance):
-    values = gram_matrix.values(_tall(matrix, parking.in_memory))
+    values = gram_matrix.values(_tall(matrix, parking.in_memory), tolerance)
   else:
     values = np.asarray(linalg.svdvals(matrix(), check_finite=False))
   return numerical_rank.num_kept(values, numerical_rank.Cut(tolerance))
 
 
 def norm(
-    matrix: parking.Parked, park: parking.Park = parking.in_memory
+    matrix: parking.Parked,
+    *,
+    tolerance: float,
+    park: parking.Park = parking.in_memory,
 ) -> float:
-  """Returns the largest singular value, from the smaller Gram matrix.
+  """Returns the largest singular value, as exactly as a cut relative to it is.
 
-  Less work than a decomposition; in float64, because it squares the values.
+  From the smaller Gram matrix, which is less work than a decomposition.
   """
-  return float(gram_matrix.values(_tall(matrix, park))[-1])
+  return float(gram_matrix.values(_tall(matrix, park), tolerance)[-1])
 
 
 def num_bytes(size: int, dtype: np.dtype, tolerance: float) -> int:
@@ -174,20 +186,6 @@ def num_bytes(size: int, dtype: np.dtype, tolerance: float) -> int:
   if gram_matrix.resolves(dtype, tolerance):
     return 2 * matrix
   return max(3 * matrix, 7 * min(matrix, MAX_LAPACK))
-
-
-def _tall_polar(
-    matrix: parking.Parked, tolerance: float, park: parking.Park
-) -> tuple[parking.Parked, np.ndarray]:
-  """Does what `polar` does; a wide matrix's factor comes transposed."""
-  kept = _kept(matrix, numerical_rank.Cut(tolerance), park)
-  found = parking.by_rows(
-      lambda rows: kept.left(rows) @ kept.right.T,
-      matrix.dtype,
-      (max(matrix.shape), min(matrix.shape)),
-      park,
-  )
-  return found, kept.values[::-1].astype(matrix.dtype)
 
 
 def _kept(
@@ -210,7 +208,9 @@ def _kept(
   largest = slice(numerical_rank.num_kept(values, cut))
   left = left[:, largest][:, ::-1]
   return numerical_rank.Kept(
-      left.__getitem__, values[largest][::-1], right[largest][::-1].T
+      left.__getitem__,
+      values[largest][::-1],
+      parking.Memory(right[largest][::-1].T),
   )
 
 
@@ -238,13 +238,17 @@ def _polar_of_blocks(
         shape,
         park,
     )
-    return polar(joined, tolerance=tolerance, park=park)[0]
+    return polar(joined, tolerance=tolerance, park=park)
   # Of the first block A and the others B, B and `A Q` of `A' B = Q R` turn. The
   # rest of A is orthogonal to them and has singular values of 1, above the cut:
   # with Iso-CTS so many equal ones that their vectors would be slow to find.
-  touched, _ = np.linalg.qr(
-      np.hstack([_inner(first, other) for other in others])
+  turns = linalg.qr(  # which NumPy's does in float64
+      np.hstack([_inner(first, other) for other in others]),
+      mode='economic',
+      check_finite=False,
   )
+  touched = np.asarray(turns[0])
+  del turns
   num_touched = touched.shape[1]
   joined = parking.by_rows(
       lambda rows: np.hstack(
@@ -254,7 +258,7 @@ def _polar_of_blocks(
       (num_rows, num_touched + num_others),
       park,
   )
-  turned, _ = polar(joined, tolerance=tolerance, park=park)
+  turned = polar(joined, tolerance=tolerance, park=park)
 
   def whole(rows: slice) -> np.ndarray:
     kept, changed = first(rows), turned(rows)
@@ -282,4 +286,4 @@ def _is_wide(matrix: parking.Parked) -> bool:
 
 def _tall(matrix: parking.Parked, park: parking.Park) -> parking.Parked:
   """Returns A, or A' if A is wide."""
-  return parking.parked(matrix().T, park) if _is_wide(matrix) else matrix
+  return parking.transposed(matrix, park) if _is_wide(matrix) else matrix

@@ -30,8 +30,6 @@ Model Merging", arXiv:2412.00081.
 from collections.abc import Mapping
 from collections.abc import Sequence
 
-import numpy as np
-
 from taskvec_jax.merging import checks
 from taskvec_jax.merging import matrix_view
 from taskvec_jax.merging import numerical_rank
@@ -65,15 +63,18 @@ def tsv_m_matrix(
     tolerance: float,
     *,
     park: parking.Park = parking.in_memory,
-) -> np.ndarray:
+) -> parking.Parked:
   """Returns `U* S V*'` `[n_in, n_out]` of T matrices `[n_in, n_out]`."""
   num_kept = min(matrices[0].shape) // len(matrices)
   if num_kept == 0:
-    return spectra.added(matrices, park)() / len(matrices)
+    total = spectra.added(matrices, park)
+    return parking.by_rows(
+        lambda rows: total(rows) / len(matrices), total.dtype, total.shape, park
+    )
   parts = [
       spectra.svd(matrix, tolerance=tolerance, most=num_kept, park=park)
       for matrix in matrices
   ]
   return spectra.product(
-      spectra.orthogonalised(parts, tolerance=tolerance, park=park)
+      spectra.orthogonalised(parts, tolerance=tolerance, park=park), park
   )

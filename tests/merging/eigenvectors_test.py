@@ -68,3 +68,82 @@ def test_where_lapacks_fastest_way_fails_another_is_gone(monkeypatch):
     signs = np.sum(found * turn[:, -num:], axis=0)
     np.testing.assert_allclose(np.abs(signs), 1.0, rtol=1e-12)
   assert asked == ['stemr', 'stebz'] * 2
+
+
+@pytest.fixture
+def in_blocks(monkeypatch):
+  """Has vectors of small matrices found in blocks, as those of large ones."""
+  monkeypatch.setattr(eigenvectors, '_MAX_WHOLE', 0)
+  monkeypatch.setattr(eigenvectors, '_NUM_VECTORS', 16)
+  widths = []
+  plain = linalg.get_lapack_funcs
+
+  def counting(names, arrays):
+    functions = plain(names, arrays)
+    if list(names) != ['stein']:
+      return functions
+
+    def stein(diagonal, beside, found, *parts):
+      widths.append(len(found))
+      return functions[0](diagonal, beside, found, *parts)
+
+    return [stein]
+
+  monkeypatch.setattr(linalg, 'get_lapack_funcs', counting)
+  return widths
+
+
+@pytest.mark.parametrize('num', [0, 1, 24, 25, 100, 150])
+def test_vectors_in_blocks_are_those_of_the_matrix(num, in_blocks, tmp_path):
+  values = np.geomspace(1e-4, 1.0, 150)
+  matrix, turn = matrix_with(values)
+  form = form_of(matrix)
+  park = functools.partial(parking.File, folder=tmp_path)
+  found = eigenvectors.parked_vectors(
+      form, eigenvectors.values(form), num, park
+  )()
+  signs = np.sum(found * turn[:, 150 - num :], axis=0)
+  np.testing.assert_allclose(np.abs(signs), 1.0, rtol=1e-12)
+  np.testing.assert_allclose(found.T @ found, np.eye(num), atol=1e-11)
+  assert sum(in_blocks) == num
+  assert all(8 <= width <= 24 for width in in_blocks[:-1])
+  assert max(in_blocks, default=0) <= 24
+
+
+def test_a_block_ends_where_values_are_far_from_each_other(in_blocks):
+  # Four clusters of values that are equal but for rounding.
+  values = np.repeat([1.0, 2.0, 3.0, 4.0], 20)
+  matrix, _ = matrix_with(values)
+  form = form_of(matrix)
+  found = eigenvectors.parked_vectors(
+      form, eigenvectors.values(form), 80, parking.in_memory
+  )()
+  assert in_blocks == [20, 20, 20, 20]
+  np.testing.assert_allclose(found.T @ found, np.eye(80), atol=1e-12)
+  np.testing.assert_allclose(matrix @ found, found * values, atol=1e-12)
+
+
+def test_values_too_close_for_blocks_have_their_vectors_found_at_once(
+    in_blocks,
+):
+  values = np.r_[np.linspace(0.0, 0.5, 20), np.ones(60)]
+  matrix, _ = matrix_with(values)
+  form = form_of(matrix)
+  found = eigenvectors.parked_vectors(
+      form, eigenvectors.values(form), 80, parking.in_memory
+  )()
+  assert not in_blocks
+  np.testing.assert_allclose(found.T @ found, np.eye(80), atol=1e-12)
+  np.testing.assert_allclose(matrix @ found, found * values, atol=1e-12)
+
+
+def test_where_inverse_iteration_fails_vectors_are_found_at_once(monkeypatch):
+  monkeypatch.setattr(eigenvectors, '_MAX_WHOLE', 0)
+  monkeypatch.setattr(eigenvectors, '_near', lambda form, found: None)
+  matrix, turn = matrix_with(np.arange(20.0))
+  form = form_of(matrix)
+  found = eigenvectors.parked_vectors(
+      form, eigenvectors.values(form), 7, parking.in_memory
+  )()
+  signs = np.sum(found * turn[:, -7:], axis=0)
+  np.testing.assert_allclose(np.abs(signs), 1.0, rtol=1e-12)

@@ -56,6 +56,14 @@ def test_rows_are_made_as_they_are_written(park):
   np.testing.assert_array_equal(parked()[:, 0], np.arange(150.0) ** 2)
 
 
+@pytest.mark.parametrize('shape', [(0, 3), (5, 0), (63, 2), (130, 1100)])
+def test_a_transpose_is_made_of_rows(park, shape):
+  array = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+  found = parking.transposed(parking.parked(array, park), park)
+  assert found.shape == shape[::-1] and found.dtype == np.float32
+  np.testing.assert_array_equal(found(), array.T)
+
+
 def test_an_array_in_memory_is_wrapped_and_not_changed():
   array = np.zeros((4, 6))
   taken = parking.Memory(array)(slice(1, 3))
