@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from scipy import linalg
 
+from taskvec_jax.merging import eigenvectors
 from taskvec_jax.merging import iso
 from taskvec_jax.merging import numerical_rank
 from taskvec_jax.merging import parking
@@ -37,6 +38,15 @@ def each_way(request, monkeypatch):
   """Decomposes all matrices of float64 as if they were small, or large."""
   if request.param == 'polar factor':
     monkeypatch.setattr(spectra, 'MAX_LAPACK', -1)
+
+
+@pytest.fixture(params=['as small', 'as large'])
+def in_parts(request, monkeypatch):
+  """Works with matrices of float32 as if they were small, or large."""
+  if request.param == 'as large':
+    monkeypatch.setattr(numerical_rank, 'NUM_RIGHT', 7)
+    monkeypatch.setattr(eigenvectors, '_MAX_WHOLE', 0)
+    monkeypatch.setattr(eigenvectors, '_NUM_VECTORS', 4)
 
 
 def matrices_of(num_tasks, rank, seed=0):
@@ -72,6 +82,7 @@ def test_a_matrix_is_merged_as_without_any_svd(name, num_tasks, rank):
   assert_close(method(tasks_of(matrices))['kernel'], oracle(matrices))
 
 
+@pytest.mark.usefixtures('in_parts')
 @pytest.mark.parametrize('num_tasks', cases.NUM_TASKS)
 @pytest.mark.parametrize('shape', [(24, 20), (20, 24), (20, 20)])
 @pytest.mark.parametrize('name', _METHODS)
@@ -92,6 +103,7 @@ def test_float32_is_merged_as_exactly_as_it_can_be_stored(
   assert_close(merged, exact, 3e-6)  # of decompositions in float32: 9e-6
 
 
+@pytest.mark.usefixtures('in_parts')
 @pytest.mark.parametrize('factor', [1.0, 1e-25, 1e25])
 @pytest.mark.parametrize('shape', [(24, 20), (20, 24)])
 @pytest.mark.parametrize('name', _METHODS)
