@@ -49,11 +49,10 @@ def triples(
       factors=form.factors.astype(np.float64),
   )
   # First how many: vectors of the null space are slow to find, and in the way.
-  squares = eigenvectors.values(form)
-  sizes = np.ldexp(_roots(squares), exponent)
+  sizes = np.ldexp(_roots(eigenvectors.values(form)), exponent)
   rank = numerical_rank.num_kept(sizes, cut)
   sizes = sizes[len(sizes) - rank :]
-  vectors = eigenvectors.parked_vectors(form, squares, rank, park)
+  vectors = eigenvectors.parked_vectors(form, rank, park)
 
   def left(rows: slice) -> np.ndarray:
     part = matrix(rows).astype(np.float64)

@@ -8,7 +8,7 @@ factor (see polar_factor).
 
 Memory: matrices wait, and go through memory some rows at a time. What is held
 at most is half a matrix `[n, n]` of float64, n = min(n_in, n_out), where the
-Gram matrix is gone by (a whole one if many singular values are equal); three
+Gram matrix is gone by (a whole one if vectors cannot be found in blocks); three
 copies of the matrix by the polar factor; and seven by LAPACK, which is why it
 is for matrices up to 8 MiB.
 """

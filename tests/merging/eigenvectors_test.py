@@ -99,9 +99,7 @@ def test_vectors_in_blocks_are_those_of_the_matrix(num, in_blocks, tmp_path):
   matrix, turn = matrix_with(values)
   form = form_of(matrix)
   park = functools.partial(parking.File, folder=tmp_path)
-  found = eigenvectors.parked_vectors(
-      form, eigenvectors.values(form), num, park
-  )()
+  found = eigenvectors.parked_vectors(form, num, park)()
   signs = np.sum(found * turn[:, 150 - num :], axis=0)
   np.testing.assert_allclose(np.abs(signs), 1.0, rtol=1e-12)
   np.testing.assert_allclose(found.T @ found, np.eye(num), atol=1e-11)
@@ -115,9 +113,7 @@ def test_a_block_ends_where_values_are_far_from_each_other(in_blocks):
   values = np.repeat([1.0, 2.0, 3.0, 4.0], 20)
   matrix, _ = matrix_with(values)
   form = form_of(matrix)
-  found = eigenvectors.parked_vectors(
-      form, eigenvectors.values(form), 80, parking.in_memory
-  )()
+  found = eigenvectors.parked_vectors(form, 80, parking.in_memory)()
   assert in_blocks == [20, 20, 20, 20]
   np.testing.assert_allclose(found.T @ found, np.eye(80), atol=1e-12)
   np.testing.assert_allclose(matrix @ found, found * values, atol=1e-12)
@@ -126,24 +122,34 @@ def test_a_block_ends_where_values_are_far_from_each_other(in_blocks):
 def test_values_too_close_for_blocks_have_their_vectors_found_at_once(
     in_blocks,
 ):
-  values = np.r_[np.linspace(0.0, 0.5, 20), np.ones(60)]
+  values = np.r_[np.linspace(0.0, 0.5, 20), 1.0 + 1e-14 * np.arange(60)]
   matrix, _ = matrix_with(values)
   form = form_of(matrix)
-  found = eigenvectors.parked_vectors(
-      form, eigenvectors.values(form), 80, parking.in_memory
-  )()
+  found = eigenvectors.parked_vectors(form, 80, parking.in_memory)()
   assert not in_blocks
   np.testing.assert_allclose(found.T @ found, np.eye(80), atol=1e-12)
   np.testing.assert_allclose(matrix @ found, found * values, atol=1e-12)
 
 
+@pytest.mark.parametrize('num', [30, 80])
+def test_equal_values_of_separate_parts_have_their_vectors_in_blocks(
+    num, in_blocks
+):
+  part, _ = matrix_with(np.linspace(1.0, 2.0, 10))
+  whole = linalg.block_diag(*[part] * 5, 1.5 * np.eye(30))
+  form = form_of(whole)
+  found = eigenvectors.parked_vectors(form, num, parking.in_memory)()
+  assert sum(in_blocks) == num and max(in_blocks) <= 24
+  np.testing.assert_allclose(found.T @ found, np.eye(num), atol=1e-12)
+  values = np.linalg.eigvalsh(whole)[80 - num :]
+  np.testing.assert_allclose(whole @ found, found * values, atol=1e-12)
+
+
 def test_where_inverse_iteration_fails_vectors_are_found_at_once(monkeypatch):
   monkeypatch.setattr(eigenvectors, '_MAX_WHOLE', 0)
-  monkeypatch.setattr(eigenvectors, '_near', lambda form, found: None)
+  monkeypatch.setattr(eigenvectors, '_near', lambda *_: None)
   matrix, turn = matrix_with(np.arange(20.0))
   form = form_of(matrix)
-  found = eigenvectors.parked_vectors(
-      form, eigenvectors.values(form), 7, parking.in_memory
-  )()
+  found = eigenvectors.parked_vectors(form, 7, parking.in_memory)()
   signs = np.sum(found * turn[:, -7:], axis=0)
   np.testing.assert_allclose(np.abs(signs), 1.0, rtol=1e-12)
