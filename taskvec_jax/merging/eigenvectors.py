@@ -99,25 +99,32 @@ def parked_vectors(
     num: of them.
     park: where they wait.
   """
-  size = len(form.diagonal)
-  if not num or size <= _MAX_WHOLE:
-    return parking.parked(vectors(form, num), park)
+  found = None
+  if num and len(form.diagonal) > _MAX_WHOLE:
+    found = _found_in_blocks(form, num, park)
+  return parking.parked(vectors(form, num), park) if found is None else found
+
+
+def _found_in_blocks(
+    form: Tridiagonal, num: int, park: parking.Park
+) -> parking.Parked | None:
+  """Returns what `parked_vectors` does, or None if that cannot be."""
   ends = _ends_of_parts(form)
   found, parts = _largest(form, ends, num)
   cuts = _blocks(found, parts)
   if cuts is None:
-    return parking.parked(vectors(form, num), park)
+    return None
   blocks = []
   for cut in cuts:
     block = _near(form, found[cut], parts[cut], ends)
     if block is None:
-      return parking.parked(vectors(form, num), park)
+      return None
     blocks.append(parking.parked(_turned(form, block), park))
   order = np.argsort(found, kind='stable')
   return parking.by_rows(
       lambda rows: np.hstack([block(rows) for block in blocks])[:, order],
       form.diagonal.dtype,
-      (size, num),
+      (len(form.diagonal), num),
       park,
   )
 

@@ -40,8 +40,8 @@ def triples(
     cut: which count; its tolerance one that `resolves`.
     park: where the Gram matrix's reflectors and vectors wait.
   """
-  exponent = _exponent(matrix)
   dtype = _dtype(matrix.dtype, cut.tolerance)
+  exponent = _exponent(matrix, dtype)
   form = eigenvectors.tridiagonal(_gram(matrix, exponent, dtype), park)
   form = form._replace(
       diagonal=form.diagonal.astype(np.float64),
@@ -57,7 +57,7 @@ def triples(
   def left(rows: slice) -> np.ndarray:
     part = matrix(rows).astype(np.float64)
     found = np.zeros((len(part), rank))
-    for columns in parking.slices(part.shape[1], numerical_rank.NUM_RIGHT):
+    for columns in parking.slices(part.shape[1], parking.NUM_FACTOR_ROWS):
       found += part[:, columns] @ vectors(columns)
     return found / sizes
 
@@ -71,9 +71,10 @@ def values(matrix: parking.Parked, tolerance: float) -> np.ndarray:
     matrix: `[n_in, n_out]`.
     tolerance: a share of the largest; those below it need not be resolved.
   """
-  exponent = _exponent(matrix)
+  dtype = _dtype(matrix.dtype, tolerance)
+  exponent = _exponent(matrix, dtype)
   squares = linalg.eigvalsh(
-      _gram(matrix, exponent, _dtype(matrix.dtype, tolerance)),
+      _gram(matrix, exponent, dtype),
       lower=True,
       overwrite_a=True,
       check_finite=False,
@@ -87,8 +88,10 @@ def _dtype(dtype: np.dtype, tolerance: float) -> np.dtype:
   return np.dtype(np.float32 if enough else np.float64)
 
 
-def _exponent(matrix: parking.Parked) -> int:
-  """Returns an exponent of 2 with which squares of `A / 2**exponent` fit."""
+def _exponent(matrix: parking.Parked, dtype: np.dtype) -> int:
+  """Returns an exponent with which squares of `A / 2**exponent` fit a dtype."""
+  if dtype == np.float64:
+    return 0  # those of float32 do
   parts = parking.slices(matrix.shape[0], parking.NUM_ROWS)
   largest = max(np.abs(matrix(rows)).max(initial=0.0) for rows in parts)
   return int(np.frexp(largest)[1])

@@ -31,7 +31,6 @@ from taskvec_jax.merging import leaves
 from taskvec_jax.merging import parking
 from taskvec_jax.typing import Params
 
-NUM_RIGHT = 512  # rows of V that are worked with at once
 FLOAT32_TOLERANCE = float(jnp.finfo(jnp.float32).eps) ** 0.5
 
 

@@ -14,6 +14,7 @@ import numpy as np
 
 _ALL = slice(None)
 NUM_ROWS = 64  # that are moved or worked on at once
+NUM_FACTOR_ROWS = 512  # of a factor that each part of a product needs whole
 
 
 class Parked(Protocol):

@@ -127,7 +127,7 @@ def product(
   def made(rows: slice) -> np.ndarray:
     left = parts.left(rows) * parts.values
     found = np.empty((len(left), num_columns), left.dtype)
-    for columns in parking.slices(num_columns, numerical_rank.NUM_RIGHT):
+    for columns in parking.slices(num_columns, parking.NUM_FACTOR_ROWS):
       found[:, columns] = left @ parts.right(columns).T
     return found
 

@@ -44,7 +44,7 @@ def each_way(request, monkeypatch):
 def in_parts(request, monkeypatch):
   """Works with matrices of float32 as if they were small, or large."""
   if request.param == 'as large':
-    monkeypatch.setattr(numerical_rank, 'NUM_RIGHT', 7)
+    monkeypatch.setattr(parking, 'NUM_FACTOR_ROWS', 7)
     monkeypatch.setattr(eigenvectors, '_MAX_WHOLE', 0)
     monkeypatch.setattr(eigenvectors, '_NUM_VECTORS', 4)
 
