@@ -20,5 +20,6 @@ def give_back(num_bytes: int) -> None:
   if sys.platform == 'linux' and hasattr(ctypes.CDLL(None), 'mallopt'):
     ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, num_bytes)
     # Where only the former is set, glibc gives the end of what it keeps for
-    # smaller arrays back at each free.
-    ctypes.CDLL(None).mallopt(_M_TRIM_THRESHOLD, num_bytes)
+    # smaller arrays back at each free. Twice is glibc's own ratio: with less,
+    # a few arrays just below the size are given back and asked for in turn.
+    ctypes.CDLL(None).mallopt(_M_TRIM_THRESHOLD, 2 * num_bytes)

@@ -114,7 +114,7 @@ def survivors(
   for name, stack in leaves.stacks(task_vectors):
     trimmed = trim(stack, thresholds[name])
     sign = elected_sign(trimmed, majority=majorities[name], tie_break=tie_break)
-    kept[name] = agreeing(trimmed, sign)
+    kept[name] = sign * agreeing(trimmed, sign)
   return {
       task: leaves.transformed(
           lambda name, _, index=index: kept[name][index], vector
@@ -153,8 +153,8 @@ def sign_sum(trimmed: Array) -> int:
   Sums of slices add up; the sign of the whole is the elected majority.
   """
   xp = leaves.namespace(trimmed)
-  signs = xp.sign(leaves.added(trimmed))
-  return int(xp.sum(signs > 0)) - int(xp.sum(signs < 0))
+  total = leaves.added(trimmed)
+  return int(xp.count_nonzero(total > 0)) - int(xp.count_nonzero(total < 0))
 
 
 def elected_sign(
@@ -176,9 +176,8 @@ def elected_sign(
 
 
 def agreeing(trimmed: Array, sign: Array) -> Array:
-  """Returns `trimmed [T, ...]`, 0 where its sign is not `sign [...]`."""
-  xp = leaves.namespace(trimmed)
-  return leaves.masked(trimmed, xp.sign(trimmed) == sign)
+  """Returns `|v_t| [T, ...]` where the sign is `sign [...]`, else 0."""
+  return leaves.namespace(trimmed).maximum(trimmed * sign, 0)
 
 
 def elect(
@@ -194,13 +193,14 @@ def elect(
   """
   xp = leaves.namespace(trimmed)
   sign = elected_sign(trimmed, majority=majority, tie_break=tie_break)
-  kept = agreeing(trimmed, sign)
+  magnitudes = agreeing(trimmed, sign)
   if merge == 'dis-max':
-    return sign * xp.max(xp.abs(kept), axis=0)
-  total = leaves.added(kept)
+    return sign * xp.max(magnitudes, axis=0)
+  total = sign * leaves.added(magnitudes)
   if merge == 'dis-sum':
     return total
-  num_agreeing = xp.sum(kept != 0, axis=0).astype(total.dtype)
+  # Counted in floats: NumPy adds up booleans along an axis slowly.
+  num_agreeing = leaves.added((magnitudes > 0).astype(total.dtype))
   return total / xp.maximum(num_agreeing, 1)
 
 
